@@ -126,6 +126,10 @@ bench-backup binary="target/release/cc-executor":
 bench-wal minutes="5" binary="target/release/cc-executor" *options:
     {{ python }} benches/wal.py {{ binary }} --minutes {{ minutes }} {{ options }}
 
+# Measures submits while half of 100,000 jobs are deleted, and that the space is returned.
+bench-prune binary="target/release/cc-executor" *options:
+    {{ python }} benches/prune.py {{ binary }} {{ options }}
+
 # Measures what overwriting deleted rows and confining queries cost, beside another binary.
 bench-forgetting other binary="target/release/cc-executor":
     {{ python }} benches/forgetting.py {{ binary }} {{ other }}

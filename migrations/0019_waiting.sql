@@ -9,6 +9,8 @@ ALTER TABLE jobs ADD COLUMN exclusive TEXT;
 ALTER TABLE jobs ADD COLUMN waits_for_key INTEGER NOT NULL DEFAULT 0 CHECK (waits_for_key IN (0, 1));
 -- The job that did not end as required, as it was then, JSON; NULL where there is none.
 ALTER TABLE jobs ADD COLUMN failed_dependency TEXT CHECK (json_valid(failed_dependency));
+-- What of `expect` its output did not show, JSON; NULL where that is nothing.
+ALTER TABLE jobs ADD COLUMN unmet_expectations TEXT CHECK (json_valid(unmet_expectations));
 
 CREATE INDEX jobs_due ON jobs (ready_at, number) WHERE state = 'scheduled';
 CREATE INDEX jobs_exclusive ON jobs (exclusive, state, queue, priority DESC, number)

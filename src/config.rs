@@ -231,6 +231,12 @@ settings! {
     searches_max: u64 = 8, 1..=1000;
     /// Most searches of other sessions that wait for those; more are refused.
     searches_waiting_max: u64 = 64, 0..=10_000;
+    /// Seconds between two applications of the rules of retention.
+    retention_interval_s: u64 = 300, 1..=86_400;
+    /// After so many ends of jobs the rules of retention are applied as well.
+    retention_after_ends: u64 = 1000, 1..=1_000_000_000;
+    /// When the data directory takes so many bytes, ls and status warn, or none.
+    disk_warn_bytes: Option<u64> = Some(10 << 30), ANY;
 }
 
 /// The server would be reachable from other machines, without TLS.

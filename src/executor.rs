@@ -17,12 +17,14 @@ mod query;
 mod queues;
 mod quiet;
 mod read;
+mod retention;
 mod retry;
 mod search;
 mod start;
 mod submit;
 mod turns;
 mod until;
+mod usage;
 mod verify;
 mod wait;
 
@@ -31,7 +33,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use self::{
-    backup::Backups, disconnect::Ties, last_input::LastInputs, search::Searches, verify::Verifies,
+    backup::Backups, disconnect::Ties, last_input::LastInputs, retention::RetentionRuns,
+    search::Searches, usage::UsageCache, verify::Verifies,
 };
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
@@ -56,6 +59,7 @@ pub use disconnect::{TIED_JOBS_MAX, Tie};
 pub use error::{BatchError, Error};
 pub use explain::Explanation;
 pub use read::{Read, ReadItem, ReadOptions, Tail};
+pub use retention::{PruneOptions, Pruned, RetentionSettings};
 pub use search::{
     SearchBound, SearchCursor, SearchHit, SearchOptions, SearchResult, SearchScope, SearchSettings,
     SearchTurn,
@@ -64,6 +68,7 @@ pub use start::{ExecutorSettings, StartError};
 pub use submit::Submitted;
 pub use turns::SessionTurns;
 pub use until::Until;
+pub use usage::{DiskTotals, DiskUsage};
 pub use verify::VerifySettings;
 pub use wait::{Decision, WaitOptions, Waited};
 
@@ -108,6 +113,8 @@ struct ExecutorInner {
     queries: Queries,
     verifies: Verifies,
     searches: Searches,
+    retention: RetentionRuns,
+    usage: UsageCache,
     started_at: Micros,
 }
 

@@ -30,6 +30,8 @@ mod outputs;
 mod plans;
 #[path = "store/queues.rs"]
 mod queues;
+#[path = "store/retention.rs"]
+mod retention;
 #[path = "store/submissions.rs"]
 mod submissions;
 #[path = "store/transitions.rs"]

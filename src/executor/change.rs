@@ -1,7 +1,7 @@
 //! Changes jobs that have not started, and deletes final ones. The store deletes a job's rows; its
 //! segment files are unlinked here.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use super::{Error, Executor};
 use crate::{
@@ -50,6 +50,9 @@ impl Executor {
                 let number = job.number;
                 let names = file_names(number, &segments);
                 self.inner.hub.deleted(job);
+                // The next round of retention returns its space.
+                let has_deleted = &self.inner.retention.has_deleted;
+                has_deleted.store(true, Ordering::Relaxed);
                 let unlinker = &self.inner.supervisor.context().unlinker;
                 if let Err(error) = unlinker.unlink(names).await {
                     tracing::warn!(job = number, %error, "a segment of a deleted job could not be \
@@ -64,7 +67,7 @@ impl Executor {
 }
 
 /// The names of all files that a job may have in the spool.
-fn file_names(job: JobNumber, segments: &[(u32, Offset)]) -> BTreeSet<String> {
+pub(super) fn file_names(job: JobNumber, segments: &[(u32, Offset)]) -> BTreeSet<String> {
     let segment = |&(attempt, first_offset): &(u32, Offset)| {
         let name = SegmentName {
             job,

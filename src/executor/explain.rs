@@ -48,6 +48,16 @@ fn explanation(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Explanation
         );
         (json!({"kind": "failed_dependency", "on": on}), text)
     }));
+    facts.extend(job.unmet_expectations.iter().map(|unmet| {
+        let text = format!(
+            "The output of its last attempt does not show {}.",
+            json!(unmet)
+        );
+        (
+            json!({"kind": "unmet_expectation", "expectation": unmet}),
+            text,
+        )
+    }));
     if job.state == JobState::Queued {
         facts.extend(
             causes
@@ -55,7 +65,7 @@ fn explanation(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Explanation
                 .as_ref()
                 .map(|holder| waits_for_key(job, holder)),
         );
-        facts.extend(queue.map(|queue| waits_for_slot(queue)));
+        facts.extend(queue.map(waits_for_slot));
         facts.extend(causes.line.map(|line| stands_in_line(&line, queue)));
     }
     facts.extend(stop(job));

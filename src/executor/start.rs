@@ -14,7 +14,9 @@ use super::{
     disconnect::Ties,
     last_input::LastInputs,
     queues::Defaults,
+    retention::{RetentionRuns, RetentionSettings},
     search::{SearchSettings, Searches},
+    usage::UsageCache,
     verify::{Verifies, VerifySettings},
 };
 use crate::{
@@ -80,6 +82,8 @@ pub struct ExecutorSettings {
     pub verifies: VerifySettings,
     /// The bounds of searches over outputs.
     pub searches: SearchSettings,
+    /// When the rules of retention are applied.
+    pub retention: RetentionSettings,
 }
 
 /// Why an executor cannot start.
@@ -179,6 +183,8 @@ impl Executor {
                 queries,
                 verifies: Verifies::new(settings.verifies),
                 searches: Searches::new(settings.searches),
+                retention: RetentionRuns::new(settings.retention),
+                usage: UsageCache::default(),
                 started_at: clock::now(),
             }),
         };
@@ -197,6 +203,8 @@ impl Executor {
         let watching = self.inner.ties.clone().watch(self.clone(), stopping());
         ctx.vital
             .spawn("cancelling what lost its connection", watching);
+        let retention = self.clone().apply_retention(stopping());
+        ctx.vital.spawn("retention", retention);
     }
 
     /// Takes no more work, leaves running jobs to their shims, ends all tails and waits

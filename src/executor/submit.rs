@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Error, Executor, error::BatchError};
 use crate::{
-    job::{DependencyTarget, Job, JobId, JobSpec},
+    job::{DependencyTarget, Expectation, Job, JobId, JobSpec},
+    output::Assertion,
     store::{BatchRefused, Submission, SubmitError, SubmitOutcome},
     supervisor,
     sys::clock,
@@ -42,8 +43,9 @@ impl Executor {
     ) -> Result<Submitted, Error> {
         self.refuse_without_disk_space()?;
         let mut jobs = [job];
-        let resolved = self.resolve_dependencies(&mut jobs).await;
-        resolved.map_err(|refused| refused.error)?;
+        self.complete(&mut jobs)
+            .await
+            .map_err(|refused| refused.error)?;
         let [job] = jobs;
         let submission = Submission {
             retry_of,
@@ -74,7 +76,7 @@ impl Executor {
     ) -> Result<Vec<SubmitOutcome>, BatchError> {
         self.refuse_without_disk_space()?;
         let (mut jobs, retries): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-        self.resolve_dependencies(&mut jobs).await?;
+        self.complete(&mut jobs).await?;
         let submissions = jobs.into_iter().zip(retries);
         let submissions = submissions.map(|(job, retry_of)| {
             Ok(Submission {
@@ -84,6 +86,22 @@ impl Executor {
         });
         let submissions = submissions.collect::<Result<Vec<_>, Error>>()?;
         Ok(self.inner.store.submit_many(submissions).await?)
+    }
+
+    /// Checks and completes what needs more than the job itself.
+    async fn complete(&self, jobs: &mut [JobSpec]) -> Result<(), BatchError> {
+        for (index, job) in jobs.iter().enumerate() {
+            if !job.expect.is_empty() {
+                let expect = job.expect.clone();
+                let checked = self.in_turn(move || check_patterns(&expect)).await?;
+                let at = |error| BatchError {
+                    index: Some(index),
+                    error,
+                };
+                checked.map_err(at)?;
+            }
+        }
+        self.resolve_dependencies(jobs).await
     }
 
     /// Replaces the numbers of jobs to wait for by their ids, which stay unique where numbers do not:
@@ -130,6 +148,35 @@ impl Executor {
         )))
     }
 }
+
+/// Refuses patterns that cannot be searched for, or that take too much memory together.
+fn check_patterns(expect: &[Expectation]) -> Result<(), Error> {
+    let mut bytes = 0;
+    for (nth, expectation) in expect.iter().enumerate() {
+        let message = match Assertion::of(expectation) {
+            Ok(Assertion::Matches(pattern)) => {
+                bytes += pattern.compiled_bytes();
+                match bytes > PATTERNS_COMPILED_BYTES_MAX {
+                    false => continue,
+                    true => format!(
+                        "the patterns become larger than {PATTERNS_COMPILED_BYTES_MAX} bytes together: use \
+                         smaller repetitions"
+                    ),
+                }
+            }
+            Ok(_) => continue,
+            Err(error) => error.to_string(),
+        };
+        return Err(Error::Invalid {
+            message: format!("expect[{nth}].regex: {message}"),
+            output_bytes: None,
+        });
+    }
+    Ok(())
+}
+
+/// Most memory of all compiled patterns that a job expects, bytes.
+const PATTERNS_COMPILED_BYTES_MAX: usize = 4 << 20;
 
 /// A job with what the server decides about it: id, directory, time.
 fn submission(mut job: JobSpec, actor: &str) -> Result<Submission, Error> {

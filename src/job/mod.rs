@@ -8,6 +8,7 @@ pub mod chain;
 pub mod change;
 pub mod command;
 pub mod dependency;
+pub mod expectation;
 mod fields;
 mod fingerprint;
 pub mod id;
@@ -19,6 +20,7 @@ pub mod policy;
 pub mod queue;
 pub mod read;
 mod refusal;
+pub mod retention;
 pub mod retry;
 pub mod signal;
 pub mod spec;
@@ -34,6 +36,7 @@ pub use attempt::{
 pub use change::JobChange;
 pub use command::{Command, Umask};
 pub use dependency::{Dependency, DependencyCondition, DependencyTarget, FailedDependency};
+pub use expectation::Expectation;
 pub use id::{JobId, JobNumber, JobRef};
 pub use input::{Input, InputAnswer};
 pub use limits::{Limits, ResourceBound};
@@ -42,6 +45,10 @@ pub use output::{Chunk, Dropped, Gap, GapReason, Offset, Stream, StreamCounts};
 pub use policy::{Leftover, OnDisconnect, OutputPolicy, WhenFull};
 pub use queue::{Queue, QueueChange};
 pub use refusal::NewJobRefusal;
+pub use retention::{
+    RetentionBounds, RetentionCandidate, RetentionCount, RetentionFilter, RetentionRule,
+    RetentionScope,
+};
 pub use retry::RetryPolicy;
 pub use spec::JobSpec;
 pub use state::{JobState, Reason};

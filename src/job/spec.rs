@@ -13,6 +13,7 @@ use serde_path_to_error::Track;
 use super::{
     command::{Command, Umask},
     dependency::{self, Dependency},
+    expectation::{self, Expectation},
     fields,
     limits::Limits,
     loss::OnLost,
@@ -99,13 +100,16 @@ pub struct JobSpec {
     pub disconnect_delay_s: Seconds,
     /// How much output it may write.
     pub output: OutputPolicy,
+    /// What its output must show for it to succeed, attempt by attempt.
+    #[serde(deserialize_with = "expectation::list")]
+    pub expect: Vec<Expectation>,
     /// A second submission with the same key stores no second job; `None`: no key.
     #[serde(deserialize_with = "read::name_or_none")]
     pub idempotency_key: Option<String>,
 }
 
 /// Keys that the protocol has and this version does not support yet.
-const UNSUPPORTED_KEYS: [&str; 5] = ["pty", "user", "notify", "expect", "prompt"];
+const UNSUPPORTED_KEYS: [&str; 4] = ["pty", "user", "notify", "prompt"];
 
 /// A key of `job.submit` itself, beside those of the job.
 const TAIL: &str = "tail";
@@ -161,6 +165,7 @@ impl JobSpec {
             on_disconnect: OnDisconnect::default(),
             disconnect_delay_s: Seconds(10.0),
             output: OutputPolicy::default(),
+            expect: Vec::new(),
             idempotency_key: None,
         }
     }

@@ -10,6 +10,7 @@ use super::{
     attempt::{Exit, StopFacts, StopRequest, Survivor, Usage},
     command::Command,
     dependency::FailedDependency,
+    expectation::Expectation,
     id::{JobId, JobNumber},
     signal,
     spec::JobSpec,
@@ -58,6 +59,8 @@ pub struct Job {
     pub waits_until: Option<Micros>,
     /// The job that did not end as required, where the reason is `dependency`.
     pub failed_dependency: Option<FailedDependency>,
+    /// What its output did not show, where the reason is `unverified`.
+    pub unmet_expectations: Vec<Expectation>,
     /// The length of its output, gaps included.
     pub output_bytes: u64,
     /// How many of them `output.when_full` has dropped.
@@ -156,6 +159,7 @@ impl Job {
             finished_at: None,
             waits_until: None,
             failed_dependency: None,
+            unmet_expectations: Vec::new(),
             output_bytes: 0,
             dropped_bytes: 0,
             dropped_lines: 0,

@@ -109,6 +109,7 @@ impl Fixture {
         end_offset: Offset,
     ) {
         let finish = Finish {
+            unmet_expectations: Vec::new(),
             number: job,
             attempt,
             state: JobState::Succeeded,

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{end, rescue::Rescuer, wakeup::Wakeup};
+use super::{end, expect, rescue::Rescuer, wakeup::Wakeup};
 use crate::{
     store::{Claimed, ShimOffer, StoreError},
     supervisor::{AttemptId, Finalized, ShimEvent, Supervisor},
@@ -257,6 +257,7 @@ impl Scheduler {
         let supervisor = self.supervisor.clone();
         let (reports, wakeup) = (self.reports.clone(), self.wakeup.clone());
         self.vital().spawn("committing an end", async move {
+            let finalized = expect::checked(&supervisor, finalized).await;
             let Some((fenced, claimed)) = end::commit(&supervisor, &finalized, claim).await else {
                 // The server stops; the shim keeps the end for the next server.
                 return;

@@ -4,6 +4,7 @@
 pub mod claim;
 mod due;
 mod end;
+mod expect;
 pub mod rescue;
 mod wakeup;
 

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::{end, wakeup::Wakeup};
+use super::{end, expect, wakeup::Wakeup};
 use crate::{
     job::{ExitFacts, Stream},
     output::files::durable::is_sync_failure,
@@ -303,6 +303,7 @@ impl Rescuer {
         let finalized: Finalized = self
             .read(move || finalize(&spool, inline, watch, ending))
             .await?;
+        let finalized = expect::checked(&self.supervisor, finalized).await;
         let fenced = ctx.store.finish(finalized.finish.clone()).await?;
         end::unlink(&self.supervisor, &finalized, fenced).await;
         Ok(())

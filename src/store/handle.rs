@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::sqlite::{
@@ -38,8 +38,8 @@ use super::{
 };
 use crate::{
     job::{
-        Input, Job, JobChange, JobId, JobNumber, JobRef, JobState, Micros, Offset, Queue,
-        QueueChange, StopRequest, Survivor, chain::Recorded,
+        Expectation, Input, Job, JobChange, JobId, JobNumber, JobRef, JobState, Micros, Offset,
+        Queue, QueueChange, StopRequest, Survivor, chain::Recorded,
     },
     sys::disk_reserve::DiskReserve,
 };
@@ -61,7 +61,7 @@ pub struct Store {
 
 #[derive(Debug)]
 pub(super) struct StoreInner {
-    requests: mpsc::Sender<WriterRequest>,
+    pub(super) requests: mpsc::Sender<WriterRequest>,
     pub(super) readers: ReaderPool,
     gate: ReadGate,
     path: PathBuf,
@@ -69,9 +69,11 @@ pub(super) struct StoreInner {
     /// Cancelled by [`Store::close`].
     closing: CancellationToken,
     /// Lists use so many of the readers at most; the others are for reads of single jobs.
-    lists: Semaphore,
+    pub(super) lists: Semaphore,
     failed: CancellationToken,
     counts: Arc<PublishedCounts>,
+    /// How many attempts have ended.
+    pub(super) ends: watch::Sender<u64>,
     disk_reserve: DiskReserve,
     checked: Checked,
     /// Which file the database was when it was opened; see `Presence::file_id`.
@@ -195,6 +197,7 @@ impl Store {
             shim_seed,
             failed,
             counts,
+            ends: watch::Sender::new(0),
             disk_reserve,
             checked,
             file_id,
@@ -359,7 +362,9 @@ impl Store {
 
     /// Makes an attempt and its job final, with its output.
     pub async fn finish(&self, finish: Finish) -> Result<Fenced, StoreError> {
-        self.fenced(Write::Finish(Box::new(finish))).await
+        let fenced = self.fenced(Write::Finish(Box::new(finish))).await?;
+        self.inner.ends.send_modify(|ends| *ends += 1);
+        Ok(fenced)
     }
 
     /// Stores that the attempt's process exists. `Stale` also where that was known already.
@@ -547,6 +552,11 @@ impl Store {
     /// The id of the job with this number.
     pub async fn job_id(&self, number: JobNumber) -> Result<Option<JobId>, StoreError> {
         Ok(job_snapshot::id_of(&self.inner.readers, number).await?)
+    }
+
+    /// What a job expects of its output; nothing where there is no such job.
+    pub async fn expectations(&self, job: JobNumber) -> Result<Vec<Expectation>, StoreError> {
+        Ok(view::expectations(&self.inner.readers, job).await?)
     }
 
     /// Why this job is where it is.

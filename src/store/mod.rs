@@ -4,11 +4,14 @@
 
 mod handle;
 mod mcp;
+mod retention;
+mod retention_types;
 mod sqlite;
 mod types;
 mod write;
 
 pub use handle::Store;
+pub use retention_types::*;
 pub use sqlite::keys::ShimSeed;
 pub(crate) use sqlite::long_path::LongPath;
 pub use sqlite::migrate::OnMigration;

@@ -6,8 +6,9 @@ pub use super::sqlite::log_bounds::WAL_BYTES_MAX_DEFAULT;
 use serde::Serialize;
 
 use crate::job::{
-    Chunk, DependencyCondition, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId, JobNumber,
-    JobRef, JobSpec, JobState, Micros, Offset, Queue, Reason, StopRequest, StreamCounts,
+    Chunk, DependencyCondition, Dropped, ExitFacts, Expectation, Gap, Input, InputAnswer, Job,
+    JobId, JobNumber, JobRef, JobSpec, JobState, Micros, Offset, Queue, Reason, StopRequest,
+    StreamCounts,
 };
 
 /// What a server start stores before it does anything else.
@@ -412,6 +413,8 @@ pub struct Finish {
     pub output_sha256: Option<String>,
     /// Digest state at `end_offset`, for a next attempt.
     pub hash_state: Option<Vec<u8>>,
+    /// What the job expected and its output does not show, where `reason` is `Unverified`.
+    pub unmet_expectations: Vec<Expectation>,
     /// The actor for the event: `shim` or `rescue`.
     pub actor: String,
     /// When the job became final.
@@ -612,6 +615,8 @@ pub struct OpenAttempt {
     pub pid: Option<i32>,
     /// The leader's start time in ticks since boot.
     pub start_ticks: Option<u64>,
+    /// Whether the job expects something of its output.
+    pub expects: bool,
 }
 
 /// A state change as the event feed shows it.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::retention_types::{RetentionWrite, RetentionWritten};
 use super::types::{
     BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, NextDue, OutputPlacement,
     PauseRequested, QueueDeleted, QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested,
@@ -40,6 +41,8 @@ pub enum Write {
     Input(JobRef, Input),
     Update(JobRef, JobChange),
     Delete(JobRef),
+    /// Removes what retention does not keep, in small steps.
+    Retention(RetentionWrite),
     Void(VoidReport),
     SegmentRead(SegmentRow),
     Finish(Box<Finish>),
@@ -62,6 +65,7 @@ pub enum WriteResult {
     PauseRequested(Box<PauseRequested>),
     Updated(Box<Updated>),
     Deleted(Box<Deleted>),
+    Retention(RetentionWritten),
     InputOutcome(Box<InputOutcome>),
     Claimed(Claimed),
     Due(NextDue),
@@ -88,6 +92,7 @@ impl Write {
             | Self::Input(..)
             | Self::Update(..)
             | Self::Delete(_)
+            | Self::Retention(_)
             | Self::SaveMcpSession { .. }
             | Self::DeleteMcpSession(_)
             | Self::McpAnswered(_)
@@ -111,6 +116,15 @@ impl Write {
                 | Self::Update(..)
                 | Self::Input(..)
                 | Self::Claim(_)
+        )
+    }
+
+    /// Whether it can wait until everything else that has arrived is committed, and then gets a
+    /// transaction of its own.
+    pub fn yields(&self) -> bool {
+        matches!(
+            self,
+            Self::Retention(RetentionWrite::Remove(..) | RetentionWrite::Reclaim(_))
         )
     }
 

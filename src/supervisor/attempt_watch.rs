@@ -58,6 +58,8 @@ pub struct AttemptWatch {
     pub digest: Digest,
     /// When it started; `None` if its start is not committed yet.
     pub started_at: Option<Micros>,
+    /// Whether the job expects something of its output.
+    pub expects: bool,
 }
 
 impl AttemptWatch {
@@ -69,6 +71,7 @@ impl AttemptWatch {
             start_offset: claim.start_offset,
             digest: Digest::resume(claim.start_offset, claim.hash_state.as_deref()),
             started_at: None,
+            expects: !claim.job.expect.is_empty(),
         }
     }
 
@@ -88,6 +91,7 @@ impl AttemptWatch {
             start_offset: open.start_offset,
             digest: Digest::resume(open.hashed_to, open.hash_state.as_deref()),
             started_at: open.started_at,
+            expects: open.expects,
         }
     }
 }

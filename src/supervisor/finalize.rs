@@ -51,6 +51,10 @@ pub struct Finalized {
     pub key: AttemptId,
     /// Its start, if that is not committed yet.
     pub start: Option<StartedAttempt>,
+    /// Where the attempt's output begins.
+    pub start_offset: Offset,
+    /// Whether the job expects something of its output, which is not checked yet.
+    pub expects: bool,
     /// The end and where the output stays, to be committed.
     pub finish: Finish,
     /// Names of files in the spool that the commit makes useless: segments whose bytes it puts into
@@ -106,6 +110,8 @@ pub fn finalize(
     Ok(Finalized {
         key: watch.key,
         start: None,
+        start_offset: watch.start_offset,
+        expects: watch.expects,
         finish,
         unlink,
     })
@@ -333,6 +339,7 @@ fn finish(watch: &AttemptWatch, ending: AttemptEnding, kept: OutputPlacement) ->
     let (survivors, survivors_unknown) = remains;
     let dropped = facts.as_ref().map(|facts| facts.dropped);
     Finish {
+        unmet_expectations: Vec::new(),
         number: watch.key.job,
         attempt: watch.key.attempt,
         state,

@@ -16,6 +16,7 @@ mod manage;
 mod mcp;
 mod readers;
 mod recordings;
+mod retention;
 mod run;
 mod search;
 mod selfstart;

@@ -46,6 +46,7 @@ mod refusals;
 mod refused;
 mod remains;
 mod restart;
+mod retention;
 mod retry;
 mod search;
 mod secrets;

@@ -485,3 +485,85 @@ fn a_retry_takes_its_dependants_along() {
     assert_eq!(alone["after"][0]["job"], jobs[0]["id"]);
     assert_eq!(client.finished(&alone)["state"], "succeeded");
 }
+
+#[test]
+fn a_success_must_show_what_was_expected() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    for wrong in [
+        json!([{"contains": ""}]),
+        json!([{"regex": "("}]),
+        json!([{"sha256": "abc"}]),
+        json!({"contains": "x"}),
+    ] {
+        let error = client.refused(
+            -32602,
+            "job.submit",
+            shell("true", json!({"expect": wrong})),
+        );
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|m| m.contains("expect")),
+            "{error}"
+        );
+    }
+    assert_eq!(stored(&mut client), 0);
+    let digest = "0123456789abcdef0123456789abcdef";
+    let all = json!([{"contains": "ll o"}, {"regex": "(?m)^all \\w+$"}]);
+    let fine = client.submit(shell("echo all ok", json!({"expect": all})));
+    assert_eq!(fine["expect"], all);
+    let fine = client.finished(&fine);
+    assert_eq!(
+        (&fine["state"], &fine["unmet_expectations"]),
+        (&json!("succeeded"), &json!([]))
+    );
+    let whole = json!([{"sha256": fine["output_sha256"]}]);
+    let whole = client.submit(shell("echo all ok", json!({"expect": whole})));
+    assert_eq!(client.finished(&whole)["state"], "succeeded");
+
+    let unmet = json!([{"contains": "0 failed"}, {"sha256": format!("{digest}{digest}")}]);
+    let expect = json!([{"contains": "all"}, unmet[0], unmet[1]]);
+    let hollow = client.submit(shell("echo all is well", json!({"expect": expect})));
+    let hollow = client.finished(&hollow);
+    assert_eq!(
+        (&hollow["state"], &hollow["reason"]),
+        (&json!("failed"), &json!("unverified"))
+    );
+    assert_eq!(
+        (&hollow["exit_code"], &hollow["unmet_expectations"]),
+        (&json!(0), &unmet)
+    );
+    let waiting = client.submit(shell("true", after(&[&hollow], "success")));
+    assert_eq!(waiting["reason"], "dependency");
+
+    // Of an attempt by itself: what an earlier one has written does not count.
+    let count = server.scratch("count");
+    let line = format!(
+        "[ -e {0} ] && echo good || {{ touch {0}; echo half; }}",
+        count.display()
+    );
+    let keys =
+        json!({"expect": [{"contains": "good"}], "retry": {"max_attempts": 3, "backoff_s": 0.01}});
+    let again = client.submit(shell(&line, keys));
+    let again = client.finished(&again);
+    assert_eq!(
+        (&again["state"], &again["attempts"]),
+        (&json!("succeeded"), &json!(2))
+    );
+
+    // In segments, at the end of a long output, over a kill of the server.
+    let gate = server.scratch("gate");
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
+    let long = format!("head -c 9000000 /dev/zero; {wait}; echo the end");
+    let met = client.submit(shell(&long, json!({"expect": [{"regex": "the end\\n"}]})));
+    let not = client.submit(shell(&long, json!({"expect": [{"contains": "no end"}]})));
+    client.started(&met);
+    client.started(&not);
+    server.kill_9();
+    fs::write(&gate, "").expect("written");
+    server.restart();
+    let mut client = server.connect();
+    assert_eq!(client.finished(&met)["state"], "succeeded");
+    assert_eq!(client.finished(&not)["reason"], "unverified");
+}

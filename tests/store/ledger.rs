@@ -159,6 +159,7 @@ pub fn success(number: JobNumber, attempt: u32) -> Finish {
         facts: Some(facts(Exit::Code(0))),
         survivors: Vec::new(),
         survivors_unknown: None,
+        unmet_expectations: Vec::new(),
         end_offset: 0,
         dropped: Dropped::default(),
         kept: OutputPlacement::Rows {
@@ -175,6 +176,7 @@ pub fn success(number: JobNumber, attempt: u32) -> Finish {
 /// An end of which nobody knows how it came.
 pub fn lost(number: JobNumber, attempt: u32) -> Finish {
     Finish {
+        unmet_expectations: Vec::new(),
         state: JobState::Failed,
         reason: Some(Reason::Lost),
         facts: None,

@@ -30,6 +30,9 @@ pub struct JobFilter {
     since: Option<DateTime<Utc>>,
 }
 
+/// The states of jobs that have ended, for an option.
+pub const FINAL_STATES: [&str; 3] = FINAL;
+
 const STATES: [&str; 8] = [
     LIVE[0], LIVE[1], LIVE[2], LIVE[3], LIVE[4], FINAL[0], FINAL[1], FINAL[2],
 ];
@@ -55,13 +58,7 @@ impl JobFilter {
             let since = since.to_rfc3339_opts(SecondsFormat::Micros, true);
             filter.insert("since".into(), json!(since));
         }
-        let mut labels = Map::new();
-        for label in &self.labels {
-            let Some((key, value)) = label.split_once('=') else {
-                anyhow::bail!("--label {label}: write KEY=VALUE");
-            };
-            labels.insert(key.to_owned(), json!(value));
-        }
+        let labels = pairs(&self.labels)?;
         if !labels.is_empty() {
             filter.insert("labels".into(), Value::Object(labels));
         }
@@ -80,6 +77,22 @@ impl JobFilter {
         }
         Ok(filter)
     }
+}
+
+/// Labels as the object that a request has.
+///
+/// # Errors
+///
+/// A label without a value.
+pub fn pairs(labels: &[String]) -> anyhow::Result<Map<String, Value>> {
+    let mut pairs = Map::new();
+    for label in labels {
+        let Some((key, value)) = label.split_once('=') else {
+            anyhow::bail!("--label {label}: write KEY=VALUE");
+        };
+        pairs.insert(key.to_owned(), json!(value));
+    }
+    Ok(pairs)
 }
 
 /// Reads a point in time.

@@ -10,7 +10,7 @@ use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use super::{caller::ShellCaller, waiting::WaitingOptions};
-use crate::cli::render::duration;
+use crate::cli::render::{duration, size};
 
 /// Prefix of the idempotency keys that the command line generates.
 pub const GENERATED_KEY: &str = "cli-";
@@ -299,23 +299,14 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A number of bytes; K, M, G and T are powers of 1024.
+/// A number of bytes above 0.
 pub fn bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is not a number of bytes; write 1000, 64M or 1G");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" => 0,
-        "K" | "KIB" => 10,
-        "M" | "MIB" => 20,
-        "G" | "GIB" => 30,
-        "T" | "TIB" => 40,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number
-        .checked_mul(1 << shift)
-        .filter(|n| *n > 0)
-        .ok_or_else(wrong)
+    match size::parse(text)? {
+        0 => Err(format!(
+            "{text:?} is nothing; leave the option out for no bound"
+        )),
+        bytes => Ok(bytes),
+    }
 }
 
 #[cfg(test)]

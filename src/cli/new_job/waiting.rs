@@ -6,7 +6,7 @@ use super::moment;
 use crate::cli::render::duration;
 
 /// Heading of these options.
-const HEADING: &str = "Order and retries";
+const HEADING: &str = "Order, retries and expectations";
 
 /// What a job waits for, and what happens when it fails.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -23,6 +23,15 @@ pub struct WaitingOptions {
     /// Do not start before this time has passed (90, 5m, 2h)
     #[arg(long, value_name = "TIME", value_parser = duration::parse, conflicts_with = "at", help_heading = HEADING)]
     delay: Option<f64>,
+
+    /// Fail the job, even with exit code 0, unless its output contains this text; may be given several
+    /// times
+    #[arg(long = "expect", value_name = "TEXT", help_heading = HEADING)]
+    expect: Vec<String>,
+
+    /// The same with a regular expression
+    #[arg(long = "expect-regex", value_name = "PATTERN", help_heading = HEADING)]
+    expect_regex: Vec<String>,
 
     /// Run one job with this key at a time, in all queues together
     #[arg(long, value_name = "KEY", help_heading = HEADING)]
@@ -57,10 +66,20 @@ impl WaitingOptions {
             ("run_at", json!(self.at)),
             ("delay_s", json!(self.delay)),
             ("exclusive", json!(self.exclusive)),
+            ("expect", self.expectations()),
             ("retry", self.retry()),
         ];
         let given = keys.into_iter().filter(|(_, value)| !is_nothing(value));
         job.extend(given.map(|(key, value)| (key.to_owned(), value)));
+    }
+
+    fn expectations(&self) -> Value {
+        let texts = self.expect.iter().map(|text| json!({"contains": text}));
+        let patterns = self
+            .expect_regex
+            .iter()
+            .map(|pattern| json!({"regex": pattern}));
+        Value::Array(texts.chain(patterns).collect())
     }
 
     fn retry(&self) -> Value {
@@ -138,11 +157,11 @@ mod tests {
         let id = uuid::Uuid::nil();
         let words = format!(
             "--after 7 --after {id}:finish --delay 5m --exclusive gpu --retry 3 --retry-backoff 10m \
-             --retry-on 75,timeout"
+             --retry-on 75,timeout --expect done --expect-regex ^ok"
         );
         let expected = json!({
             "after": [{"job": 7, "on": "success"}, {"job": id, "on": "finish"}],
-            "delay_s": 300.0, "exclusive": "gpu",
+            "delay_s": 300.0, "exclusive": "gpu", "expect": [{"contains": "done"}, {"regex": "^ok"}],
             "retry": {"max_attempts": 4, "backoff_s": 600.0, "max_backoff_s": 600.0,
                 "on": [75, "timeout"]},
         });

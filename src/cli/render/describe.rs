@@ -2,6 +2,7 @@
 
 use chrono::Local;
 use nix::errno::Errno;
+use serde_json::Value;
 
 use super::{duration, job::ShownJob, job::ShownSpawnError};
 use crate::escape::visible;
@@ -107,6 +108,10 @@ fn failure(job: &ShownJob, reason: &str) -> String {
         "output_limit" => {
             "it was ended because it wrote more than its max_bytes or max_lines".to_owned()
         }
+        "unverified" => {
+            let unmet: Vec<_> = job.unmet_expectations.iter().map(expected).collect();
+            format!("its output does not show {}", unmet.join(", "))
+        }
         "dependency" => match &job.failed_dependency {
             Some(on) => format!(
                 "job {}, which it waited for, {}",
@@ -120,6 +125,16 @@ fn failure(job: &ShownJob, reason: &str) -> String {
         },
         "lost" => "it is lost: how its process ended is unknown".to_owned(),
         other => visible(other),
+    }
+}
+
+/// What was expected: `"0 failed"`, `/^ok/`, or a digest.
+fn expected(expectation: &Value) -> String {
+    let text = |key: &str| expectation[key].as_str().map(visible);
+    match (text("contains"), text("regex")) {
+        (Some(text), _) => format!("{text:?}"),
+        (None, Some(pattern)) => format!("/{pattern}/"),
+        (None, None) => "the expected digest".to_owned(),
     }
 }
 

@@ -41,6 +41,9 @@ pub struct ShownJob {
     /// The job because of which it failed.
     #[serde(default)]
     pub failed_dependency: Option<ShownFailedDependency>,
+    /// What its output did not show.
+    #[serde(default)]
+    pub unmet_expectations: Vec<Value>,
     /// When the submit was acknowledged.
     #[serde(default)]
     pub submitted_at: Option<DateTime<Utc>>,

@@ -15,5 +15,6 @@ pub(super) mod print;
 pub(super) mod reader;
 pub(super) mod recording;
 pub(super) mod shell;
+pub(super) mod size;
 pub(super) mod times;
 pub(super) mod usage_error;

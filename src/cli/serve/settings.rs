@@ -2,7 +2,7 @@
 
 use crate::{
     config::Settings,
-    executor::{ExecutorSettings, SearchSettings, VerifySettings},
+    executor::{ExecutorSettings, RetentionSettings, SearchSettings, VerifySettings},
     query::{QueryLimits as QueryBounds, QuerySettings},
     store::StoreBounds,
 };
@@ -41,6 +41,10 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
             bytes_max: settings.search_bytes_max,
             searches_max: settings.searches_max,
             waiting_max: settings.searches_waiting_max,
+        },
+        retention: RetentionSettings {
+            interval_s: settings.retention_interval_s,
+            after_ends: settings.retention_after_ends,
         },
     }
 }

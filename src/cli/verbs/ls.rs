@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::{
         connect::{
+            disk_notice,
             filter::JobFilter,
             find_job::{self, FINAL, LIVE},
             link::{self, Link, StartPolicy, VersionNotice},
@@ -61,26 +62,35 @@ pub struct LsArgs {
 /// Lists jobs.
 pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
-    let found = match link::open(target, StartPolicy::IfData, VersionNotice::Always).await? {
-        Some(mut link) => args.find(&mut link).await?,
+    let mut link = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?;
+    let found = match &mut link {
+        Some(link) => args.find(link).await?,
         None => Vec::new(),
     };
     if args.print.json {
         print::json(&Value::Array(found))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let found: Vec<ShownJob> = found.iter().map(ShownJob::read).collect::<Result<_, _>>()?;
-    if found.is_empty() {
-        print::line_on_terminal("no jobs; `cc-executor run -- COMMAND` runs one");
-    } else if args.graph {
-        print::page(&graph::draw(&found))?;
     } else {
-        print::out(args.table(&found, times::now(), width()).as_bytes())?;
+        args.print(&found)?;
+    }
+    if let Some(link) = &mut link {
+        disk_notice::print_if_due(link).await;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 impl LsArgs {
+    fn print(&self, found: &[Value]) -> anyhow::Result<()> {
+        let found: Vec<ShownJob> = found.iter().map(ShownJob::read).collect::<Result<_, _>>()?;
+        if found.is_empty() {
+            print::line_on_terminal("no jobs; `cc-executor run -- COMMAND` runs one");
+            return Ok(());
+        }
+        if self.graph {
+            return print::page(&graph::draw(&found));
+        }
+        print::out(self.table(&found, times::now(), width()).as_bytes())
+    }
+
     async fn find(&self, link: &mut Link) -> anyhow::Result<Vec<Value>> {
         let max = self.limit.unwrap_or(usize::MAX);
         if self.all || self.limit.is_some() || !self.filter.states.is_empty() {

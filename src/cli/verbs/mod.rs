@@ -4,6 +4,7 @@ mod backup;
 mod cancel;
 mod completions;
 mod config;
+mod du;
 mod explain;
 mod export;
 mod input;
@@ -11,10 +12,12 @@ mod kill;
 mod ls;
 mod mcp;
 mod pause;
+mod prune;
 mod queue;
 mod replay;
 mod restart;
 mod resume;
+mod retention;
 mod retry;
 mod rm;
 pub(super) mod run;
@@ -79,6 +82,12 @@ pub enum Verb {
     Replay(replay::ReplayArgs),
     /// Delete ended jobs with their output
     Rm(rm::RmArgs),
+    /// Delete ended jobs by filters and age, or their output alone
+    Prune(prune::PruneArgs),
+    /// List, set and delete rules by which the server deletes ended jobs
+    Retention(retention::RetentionArgs),
+    /// Show what takes the disk space: by job, queue and label
+    Du(du::DuArgs),
     /// List, create, change and delete queues
     Queue(queue::QueueArgs),
     /// Search outputs for lines with a text or a pattern
@@ -119,6 +128,7 @@ impl Verb {
                 | Self::Search(_)
                 | Self::Sql(_)
                 | Self::Status(_)
+                | Self::Du(_)
         )
     }
 
@@ -144,6 +154,9 @@ impl Verb {
             Self::Export(args) => export::export(args).await,
             Self::Replay(args) => replay::replay(args).await,
             Self::Rm(args) => rm::rm(args).await,
+            Self::Prune(args) => prune::prune(args).await,
+            Self::Retention(args) => retention::retention(args).await,
+            Self::Du(args) => du::du(args).await,
             Self::Queue(args) => queue::queue(args).await,
             Self::Search(args) => search::search(args).await,
             Self::Sql(args) => sql::sql(args).await,

@@ -9,12 +9,13 @@ use crate::{
         connect::{
             client::Client,
             dial::ConnectError,
-            holder,
+            disk_notice, holder,
             target::{Connect, Target},
         },
         render::{
             duration, exit_code,
             print::{self, PrintOptions},
+            size,
         },
     },
     escape::visible,
@@ -55,6 +56,9 @@ pub async fn status(args: StatusArgs) -> anyhow::Result<ExitCode> {
         let queues = client.request("queue.list", &json!({})).await;
         let queues = queues.map(|list| busy_queues(&list)).unwrap_or_default();
         print::out(args.page(&info, &target, queues).as_bytes())?;
+    }
+    if let Some(line) = disk_notice::line(&info["disk"]) {
+        print::line(&line);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -123,6 +127,7 @@ impl StatusArgs {
             ("isolation", text("isolation")),
             ("jobs", self.counts(info)),
             ("queues", queues),
+            ("disk", disk(&info["disk"])),
         ];
         let mut page = String::new();
         for (name, text) in lines.iter().filter(|(_, text)| !text.is_empty()) {
@@ -146,6 +151,14 @@ impl StatusArgs {
             false => counts.join(", "),
         }
     }
+}
+
+/// What the data directory takes; nothing if the server cannot tell.
+fn disk(disk: &Value) -> String {
+    let bytes = disk["bytes"].as_u64();
+    bytes.map_or_else(String::new, |bytes| {
+        format!("{} ({})", size::short(bytes), disk_notice::kinds(disk))
+    })
 }
 
 /// The queues that are paused or have running or queued jobs: `default 3 of 4 running, 12 queued`.

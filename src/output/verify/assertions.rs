@@ -7,9 +7,9 @@ use std::ops::Range;
 use memchr::memmem::Finder;
 
 use crate::{
-    job::{Finding, Offset},
+    job::{Expectation, Finding, Offset},
     output::{
-        Item, Pattern, Search,
+        Item, Pattern, PatternError, Search,
         search::{Progress, TURN_VISITS},
     },
 };
@@ -26,6 +26,21 @@ pub enum Assertion {
     Matches(Pattern),
     /// All of it has this SHA-256, in lower-case hex.
     Sha256(String),
+}
+
+impl Assertion {
+    /// What a job expects, as an assertion.
+    ///
+    /// # Errors
+    ///
+    /// A pattern is none that can be searched for.
+    pub fn of(expectation: &Expectation) -> Result<Self, PatternError> {
+        Ok(match expectation {
+            Expectation::Contains(text) => Self::Contains(text.as_bytes().to_vec()),
+            Expectation::Regex(pattern) => Self::Matches(Pattern::new(pattern)?),
+            Expectation::Sha256(hex) => Self::Sha256(hex.clone()),
+        })
+    }
 }
 
 /// Assertions that are checked while an output is read. A text and a match may span chunks and

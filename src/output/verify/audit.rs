@@ -40,6 +40,8 @@ pub struct Audit {
     cannot_compare: bool,
     /// The stored output has a gap after which there was no digest when it was written.
     has_gap: bool,
+    /// Retention has removed output, which may have had dropped bytes in between.
+    is_pruned: bool,
     dropped_bytes: u64,
     problems: Listed<VerificationProblem>,
     gaps: Listed<Gap>,
@@ -78,6 +80,7 @@ impl Audit {
             since: SinceCompared::default(),
             cannot_compare: false,
             has_gap: false,
+            is_pruned: false,
             dropped_bytes: 0,
             problems: Listed::default(),
             gaps: Listed::default(),
@@ -142,6 +145,7 @@ impl Audit {
                 // Bytes that retention removed were hashed before, so the stored digests cover them.
                 self.cannot_compare |= gap.reason == GapReason::Retention;
                 self.has_gap |= gap.reason != GapReason::Retention;
+                self.is_pruned |= gap.reason == GapReason::Retention;
                 self.gaps.push(*gap);
             }
         }
@@ -252,7 +256,7 @@ impl Audit {
             self.problems.push(problem.of_bytes(from, to));
         }
         let (dropped, recorded) = (self.dropped_bytes, job.dropped_bytes);
-        if dropped != recorded {
+        if dropped > recorded || (dropped < recorded && !self.is_pruned) {
             let message = format!(
                 "{dropped} bytes are gaps of dropped output; the job's row says {recorded}"
             );

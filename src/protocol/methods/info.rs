@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::limits;
+use super::{disk_usage, limits};
 use crate::protocol::{
     caller::Caller,
     job_counts::counts,
@@ -18,6 +18,9 @@ pub async fn execute(
     Params::new(&params, &[])?;
     let server = &caller.server;
     let info = server.executor.info().await?;
+    // Without a free descriptor, for example, the directory cannot be measured.
+    let disk = server.executor.disk_totals().await.ok();
+    let disk = disk.map(|totals| disk_usage::totals(&totals, &server.settings));
     Ok(to_raw(&json!({
         "version": info.version,
         "protocol": PROTOCOL,
@@ -32,6 +35,7 @@ pub async fn execute(
         "epoch": info.epoch,
         "sessions": server.sessions.count(),
         "counts": counts(&info.counts),
+        "disk": disk,
         "limits": limits::all(&server.settings),
     })))
 }

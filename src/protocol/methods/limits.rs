@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{list, read, submit_many, verify, wait};
+use super::{disk_usage, list, read, submit_many, verify, wait};
 use crate::{
     config::Settings,
     executor::{
@@ -12,7 +12,7 @@ use crate::{
         TIED_JOBS_MAX,
     },
     job::{
-        Input, Queue,
+        Input, Queue, RetentionRule,
         read::{LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX},
     },
     protocol::{
@@ -66,6 +66,8 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("queue_defaults_bytes_max", json!(Queue::DEFAULTS_BYTES_MAX)),
         ("queue_weight_max", json!(Queue::WEIGHT_MAX)),
         ("queues_max", json!(Queue::COUNT_MAX)),
+        ("retention_rules_max", json!(RetentionRule::COUNT_MAX)),
+        ("disk_usage_limit_max", json!(disk_usage::LIMIT_MAX)),
         ("read_bytes_max", json!(read::BYTES_MAX)),
         ("read_wait_ms_max", json!(read::WAIT_MS_MAX)),
         ("search_limit_max", json!(SearchOptions::LIMIT_MAX)),

@@ -204,7 +204,8 @@ macro_rules! open_attempts {
                a.start_offset AS "start_offset!: i64", a.stop AS "stop: String",
                a.pause AS "pause!: bool", a.started_at AS "started_at: i64", a.pid AS "pid: i32",
                a.start_ticks AS "start_ticks: i64",
-               s.end_offset AS "segments_end: i64", s.hash_state AS "segments_hash: Vec<u8>",
+               coalesce(json_array_length(j.spec, '$.expect'), 0) > 0 AS "expects!: bool",
+               s.end_offset AS "segments_end?: i64", s.hash_state AS "segments_hash?: Vec<u8>",
                (SELECT p.hash_state FROM attempts AS p
                 WHERE p.job = j.number AND p.attempt < j.attempt AND p.end_offset = a.start_offset
                 ORDER BY p.attempt DESC LIMIT 1) AS "before_hash: Vec<u8>"
@@ -240,6 +241,7 @@ macro_rules! open_attempts {
             started_at: row.started_at.map(Micros),
             pid: row.pid,
             start_ticks: row.start_ticks.map(|ticks| ticks as u64),
+            expects: row.expects,
         })
     })
     .collect()

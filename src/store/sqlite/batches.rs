@@ -17,11 +17,13 @@ const ROWS_MAX: usize = 10_000;
 
 /// Divides writes into transactions of up to `bytes_max` bytes of data: a large batch gets one of
 /// its own, so that writes after it do not wait for several, and the log can be checkpointed between
-/// two of them.
+/// two of them. Writes that yield to others come last, each in a transaction of its own.
 pub(super) fn split_into_transactions(
     pending: Vec<(Write, WriteReply)>,
     bytes_max: u64,
 ) -> Vec<Vec<(Write, WriteReply)>> {
+    let (yielding, pending): (Vec<_>, Vec<_>) =
+        pending.into_iter().partition(|(write, _)| write.yields());
     let mut transactions: Vec<Vec<_>> = Vec::new();
     let (mut rows, mut bytes) = (0, 0);
     for write in pending {
@@ -36,6 +38,7 @@ pub(super) fn split_into_transactions(
             }
         }
     }
+    transactions.extend(yielding.into_iter().map(|write| vec![write]));
     transactions
 }
 
@@ -43,8 +46,8 @@ pub(super) fn split_into_transactions(
 mod tests {
     use super::*;
     use crate::{
-        job::{Command, JobId, JobSpec, Micros},
-        store::Submission,
+        job::{Command, JobId, JobSpec, Micros, RetentionScope},
+        store::{RetentionWrite, Submission},
     };
 
     fn submit(stdin_bytes: usize, jobs: usize) -> (Write, WriteReply) {
@@ -76,5 +79,20 @@ mod tests {
         assert_eq!(lengths(batches), [1, 1, 2]);
         // Its jobs are stored together, whatever their size.
         assert_eq!(lengths(vec![submit(1_000_000, 8), small()]), [1, 1]);
+    }
+
+    #[test]
+    fn removals_yield_to_everything_else() {
+        let removal = || {
+            let write = RetentionWrite::Remove(RetentionScope::Jobs, vec![1]);
+            (Write::Retention(write), oneshot::channel().0)
+        };
+        let pending = vec![removal(), submit(10, 1), removal(), submit(10, 1)];
+        let transactions = split_into_transactions(pending, 4 << 20);
+        let yields: Vec<Vec<bool>> = transactions
+            .iter()
+            .map(|writes| writes.iter().map(|(write, _)| write.yields()).collect())
+            .collect();
+        assert_eq!(yields, [vec![false, false], vec![true], vec![true]]);
     }
 }

@@ -158,12 +158,35 @@ impl Writer {
         self.log.end_drain();
     }
 
+    /// Empties the log's file for those who have asked for it: what was deleted from the database may
+    /// still stand there, behind the place where the log begins again. Answers whether it is empty.
+    pub(super) async fn empty_log(&mut self) {
+        let waiting = std::mem::take(&mut self.log.to_empty);
+        if waiting.is_empty() || self.failed.is_cancelled() {
+            return;
+        }
+        self.wait_for_copy().await;
+        let emptied = self.begin_again("PRAGMA wal_checkpoint(TRUNCATE)", RESTART_WITHIN);
+        let emptied = emptied.await;
+        if emptied {
+            self.log.begun_again();
+        }
+        for reply in waiting {
+            let _ = reply.send(emptied);
+        }
+    }
+
     /// Copies all of the log into the database and makes it begin again with the next transaction,
     /// if the reads that run end within `wait`. Whether that is so.
     async fn restart_log(&mut self, wait: Duration) -> bool {
+        self.begin_again("PRAGMA wal_checkpoint(RESTART)", wait)
+            .await
+    }
+
+    async fn begin_again(&mut self, checkpoint: &'static str, wait: Duration) -> bool {
         let restarted = match self.wait_for_locks(wait).await {
             Ok(()) => {
-                sqlx::query_as::<_, (i64, i64, i64)>("PRAGMA wal_checkpoint(RESTART)")
+                sqlx::query_as::<_, (i64, i64, i64)>(checkpoint)
                     .fetch_one(&mut self.conn)
                     .await
             }

@@ -95,6 +95,9 @@ pub(super) async fn release(batch: &mut WriteBatch<'_>) -> sqlx::Result<()> {
 
 /// The same before a final job is deleted, which nobody may wait for then.
 pub(super) async fn release_all_of(batch: &mut WriteBatch<'_>, job: JobNumber) -> sqlx::Result<()> {
+    if batch.tally.blocked() == 0 {
+        return Ok(());
+    }
     loop {
         let waiting = waiting(batch, &[job], MOVES_MAX).await?;
         if waiting.is_empty() {

@@ -4,7 +4,7 @@
 
 use super::{
     attempts, change, claim, dependencies, due, exclusive, finish, inputs,
-    job_snapshot::WriteBatch, jobs, mcp, nodes, outputs, queues, stop_requests,
+    job_snapshot::WriteBatch, jobs, mcp, nodes, outputs, queues, retention, stop_requests,
 };
 use crate::store::write::{Write, WriteResult};
 
@@ -93,6 +93,7 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
             WriteResult::Updated(Box::new(change::update(batch, *job, update).await?))
         }
         Write::Delete(job) => WriteResult::Deleted(Box::new(change::delete(batch, *job).await?)),
+        Write::Retention(write) => WriteResult::Retention(retention::execute(batch, write).await?),
         Write::Void(report) => WriteResult::Fenced(attempts::void(batch, report).await?),
         Write::Due(now) => WriteResult::Due(due::due(batch, *now).await?),
         // What follows is done for every batch.

@@ -11,7 +11,7 @@ use super::{
     view::{JobRow, select_jobs},
 };
 use crate::{
-    job::{Job, JobNumber},
+    job::{Job, JobNumber, Micros},
     store::types::{Include, JobPage, ListFilter},
 };
 
@@ -40,6 +40,15 @@ enum CandidateSource {
     Since,
 }
 
+/// What only a selection for retention asks for, beside a list's filter.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Removable {
+    /// Only jobs that ended before this moment.
+    pub ended_before: Option<Micros>,
+    /// Only jobs whose output is stored, at least in part.
+    pub with_output: bool,
+}
+
 /// A filter as the statements get it.
 struct Filter<'a> {
     states: Option<String>,
@@ -47,6 +56,8 @@ struct Filter<'a> {
     name: Option<&'a str>,
     since: Option<i64>,
     labels: String,
+    ended_before: Option<i64>,
+    with_output: bool,
 }
 
 /// What one step has found.
@@ -74,18 +85,19 @@ pub(in crate::store) async fn list(
     readers: &SqlitePool,
     filter: &ListFilter,
 ) -> sqlx::Result<JobPage> {
-    let (numbers, next) = page(readers, filter).await?;
+    let (numbers, next) = page(readers, filter, Removable::default()).await?;
     let (jobs, cut_at) = read(readers, &numbers).await?;
     let next = cut_at.or(next);
     Ok(JobPage { jobs, next })
 }
 
 /// The numbers of a page in descending order, and below which one the next page begins.
-async fn page(
+pub(super) async fn page(
     readers: &SqlitePool,
     list: &ListFilter,
+    removable: Removable,
 ) -> sqlx::Result<(Vec<JobNumber>, Option<JobNumber>)> {
-    let filter = Filter::of(list)?;
+    let filter = Filter::of(list, removable)?;
     let limit = list.limit as usize;
     let below = list.below.unwrap_or(JobNumber::MAX);
     let (source, mut step) = filter.first_step(readers, list, below).await?;
@@ -119,6 +131,14 @@ async fn page(
         let size = (4 * step.size).min(STEP_MAX);
         step = filter.step(readers, &source, last, size).await?;
     }
+}
+
+/// The jobs with these numbers, as many as fit on a page.
+pub(in crate::store) async fn jobs(
+    readers: &SqlitePool,
+    numbers: &[JobNumber],
+) -> sqlx::Result<Vec<Job>> {
+    Ok(read(readers, numbers).await?.0)
 }
 
 /// Reads the jobs with these numbers, in descending order, as many as fit on a page; and after which
@@ -160,6 +180,8 @@ macro_rules! step {
                      AND (?4 IS NULL OR c.queue = ?4)
                      AND (?5 IS NULL OR c.name = ?5)
                      AND (?6 IS NULL OR c.submitted_at >= ?6)
+                     AND (?8 IS NULL OR c.finished_at < ?8)
+                     AND (NOT ?9 OR c.output_bytes > c.dropped_bytes + c.pruned_bytes)
                      AND NOT EXISTS (
                          SELECT 1 FROM json_each(?7) AS w WHERE NOT EXISTS (
                              SELECT 1 FROM job_labels AS h
@@ -172,7 +194,9 @@ macro_rules! step {
             $filter.queue,
             $filter.name,
             $filter.since,
-            $filter.labels
+            $filter.labels,
+            $filter.ended_before,
+            $filter.with_output
             $(, $arg)*
         )
         .fetch_one($readers)
@@ -181,7 +205,7 @@ macro_rules! step {
 }
 
 impl<'a> Filter<'a> {
-    fn of(filter: &'a ListFilter) -> sqlx::Result<Self> {
+    fn of(filter: &'a ListFilter, removable: Removable) -> sqlx::Result<Self> {
         let states = match filter.states.as_slice() {
             [] => None,
             some => Some(json(&some)?),
@@ -192,6 +216,8 @@ impl<'a> Filter<'a> {
             name: filter.name.as_deref(),
             since: filter.since.map(|at| at.0),
             labels: json(&filter.labels)?,
+            ended_before: removable.ended_before.map(|at| at.0),
+            with_output: removable.with_output,
         })
     }
 
@@ -319,7 +345,7 @@ impl<'a> Filter<'a> {
             CandidateSource::Label(key, value) => {
                 candidates!(
                     "SELECT job AS number FROM job_labels
-                     WHERE key = ?8 AND value = ?9 AND job < ?1 ORDER BY job DESC LIMIT ?2",
+                     WHERE key = ?10 AND value = ?11 AND job < ?1 ORDER BY job DESC LIMIT ?2",
                     key,
                     value
                 )

@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use sqlx::SqliteConnection;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     log_bounds::{LogBounds, LogGrowth},
@@ -30,6 +33,8 @@ pub(in crate::store) struct LogTending {
     pub(super) pause: ReaderPause,
     /// Set while the gate is closed and the writer waits for long reads to end.
     pub(super) drain: Option<Drain>,
+    /// Who waits until the log's file is empty.
+    pub(super) to_empty: Vec<oneshot::Sender<bool>>,
     /// Whether the log says already that another process keeps it from beginning again.
     pub(super) warned: bool,
 }
@@ -67,6 +72,7 @@ impl LogTending {
             readers,
             pause,
             drain: None,
+            to_empty: Vec::new(),
             warned: false,
         }
     }

@@ -7,7 +7,7 @@ use std::{fs, io, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
 
 use sqlx::{
     ConnectOptions, Connection, SqliteConnection,
-    sqlite::{SqliteJournalMode, SqliteSynchronous},
+    sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
     presence::Presence,
     read_gate::ReadGate,
     reader_pool::{self, ReaderPause, ReaderPool},
+    retention::reclaim,
 };
 use crate::{
     store::types::{OpenError, StoreBounds},
@@ -90,6 +91,7 @@ pub(in crate::store) async fn open(
     let mut writer = connect_writer(path, long_path, log).await?;
     refuse_old_sqlite(&mut writer).await?;
     migrate(path, &mut writer, on_migration).await?;
+    reclaim::make_shrinkable(&mut writer).await;
     checkpoint_log(path, &mut writer).await?;
     let failed = |error: sqlx::Error| OpenError::failed(path, "has no keys", error);
     let digest_key = keys::digest_key(&mut writer).await.map_err(failed)?;
@@ -204,9 +206,14 @@ async fn create(path: &Path, long_path: &LongPath, log: LogBounds) -> Result<(),
         .mode(0o600)
         .open(&fresh)
         .map_err(|error| cannot_open(path, error))?;
-    let mut conn = connect_writer(&fresh, long_path, log).await?;
-    migrate(path, &mut conn, &|_| ()).await?;
     let failed = |error: sqlx::Error| OpenError::failed(path, "cannot be created", error);
+    let mut conn = writer_options(&fresh, long_path, log)
+        // Free pages can be returned in small steps; see `retention/reclaim`.
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
+        .connect()
+        .await
+        .map_err(failed)?;
+    migrate(path, &mut conn, &|_| ()).await?;
     nodes::set_up(&mut conn).await.map_err(failed)?;
     // A close does it too, but hides that it has failed: half a ledger would get the name.
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -257,6 +264,13 @@ async fn connect_writer(
     long_path: &LongPath,
     log: LogBounds,
 ) -> Result<SqliteConnection, OpenError> {
+    writer_options(path, long_path, log)
+        .connect()
+        .await
+        .map_err(|error| OpenError::no_connection(path, error))
+}
+
+fn writer_options(path: &Path, long_path: &LongPath, log: LogBounds) -> SqliteConnectOptions {
     options(&long_path.name(path))
         .page_size(4096)
         .journal_mode(SqliteJournalMode::Wal)
@@ -266,9 +280,6 @@ async fn connect_writer(
         .pragma("journal_size_limit", log.kept.to_string())
         // Deleted data, such as an environment or an input, is overwritten and not only unlinked.
         .pragma("secure_delete", "ON")
-        .connect()
-        .await
-        .map_err(|error| OpenError::no_connection(path, error))
 }
 
 async fn refuse_old_sqlite(conn: &mut SqliteConnection) -> Result<(), OpenError> {
@@ -299,8 +310,6 @@ fn cannot_open(path: &Path, error: io::Error) -> OpenError {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::sqlite::SqliteConnectOptions;
-
     use super::*;
 
     async fn pragma(conn: &mut SqliteConnection, name: &str) -> String {
@@ -328,6 +337,7 @@ mod tests {
             ("wal_autocheckpoint", "0"),
             ("journal_size_limit", "16777216"),
             ("secure_delete", "1"),
+            ("auto_vacuum", "2"),
         ];
         for (name, value) in expected {
             assert_eq!(pragma(&mut writer, name).await, value, "{name}");

@@ -16,6 +16,7 @@ use super::{
     options::options,
     presence::Presence,
     read_gate::{LogTooLong, LongReadKind, ReadGate},
+    retention::reclaim,
 };
 use crate::{job::JobNumber, store::types::SegmentKey};
 
@@ -78,6 +79,12 @@ impl Snapshot {
         sqlx::query("PRAGMA query_only = OFF")
             .execute(&mut source)
             .await?;
+        // Then the copy's file can shrink, also where the original's cannot.
+        if !reclaim::can_shrink(&mut source).await? {
+            sqlx::query("PRAGMA auto_vacuum = INCREMENTAL")
+                .execute(&mut source)
+                .await?;
+        }
         copy(&mut source, text, gate, stop).await?;
         source.close().await?;
         let mut conn = options(&name).connect().await?;

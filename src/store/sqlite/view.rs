@@ -1,7 +1,7 @@
 //! Reads the row of a job as the job that users see.
 
 use serde::Deserialize;
-use sqlx::{Sqlite, SqliteConnection};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 
 use super::{
     columns::{from_json, from_json_exactly, from_json_opt, malformed},
@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     job::{
-        Exit, Job, JobId, JobNumber, JobRef, JobSpec, JobState, Micros, OnLost, StopRequest,
-        Survivor, Usage, view::StopView,
+        Exit, Expectation, Job, JobId, JobNumber, JobRef, JobSpec, JobState, Micros, OnLost,
+        StopRequest, Survivor, Usage, view::StopView,
     },
     store::types::Include,
 };
@@ -62,6 +62,7 @@ pub(super) struct JobRow {
     pub(super) spec: String,
     pub(super) ready_at: Option<i64>,
     pub(super) failed_dependency: Option<String>,
+    pub(super) unmet_expectations: Option<String>,
     pub(super) env_names: String,
     pub(super) env: Option<String>,
     pub(super) stdin_bytes: Option<i64>,
@@ -102,6 +103,7 @@ macro_rules! select_jobs {
                 j.idempotency_key AS "idempotency_key: String", j.exclusive AS "exclusive: String",
                 j.spec AS "spec!: String", j.ready_at AS "ready_at: i64",
                 j.failed_dependency AS "failed_dependency: String",
+                j.unmet_expectations AS "unmet_expectations: String",
                 e.names AS "env_names!: String",
                 CASE WHEN ?1 THEN e.env END AS "env: String",
                 octet_length(j.stdin) AS "stdin_bytes: i64",
@@ -152,6 +154,20 @@ pub(in crate::store) async fn job<'e>(
     row.map(|row| row.into_job(include)).transpose()
 }
 
+/// What a job expects of its output.
+pub(in crate::store) async fn expectations(
+    readers: &SqlitePool,
+    job: JobNumber,
+) -> sqlx::Result<Vec<Expectation>> {
+    let stored = sqlx::query_scalar!(
+        r#"SELECT spec -> '$.expect' AS "expect: String" FROM jobs WHERE number = ?1"#,
+        job
+    )
+    .fetch_optional(readers)
+    .await?;
+    Ok(from_json_opt(stored.flatten().as_deref())?.unwrap_or_default())
+}
+
 /// A job that must exist; an error where it does not.
 pub(super) async fn known(conn: &mut SqliteConnection, number: JobNumber) -> sqlx::Result<Job> {
     job(conn, JobRef::Number(number), Include::default())
@@ -193,6 +209,8 @@ impl JobRow {
             finished_at: self.finished_at.map(Micros),
             waits_until: waits_until.map(Micros),
             failed_dependency: from_json_opt(self.failed_dependency.as_deref())?,
+            unmet_expectations: from_json_opt(self.unmet_expectations.as_deref())?
+                .unwrap_or_default(),
             output_bytes: self.output_bytes as u64,
             dropped_bytes: self.dropped_bytes as u64,
             dropped_lines: self.dropped_lines as u64,

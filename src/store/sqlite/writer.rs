@@ -41,6 +41,8 @@ const BATCH_MAX: usize = 256;
 pub(in crate::store) enum WriterRequest {
     /// Execute this write and answer.
     Write(Write, WriteReply),
+    /// Commit what has arrived, empty the log's file, and answer whether it is empty.
+    EmptyLog(oneshot::Sender<bool>),
     /// Commit what has arrived, checkpoint, close, and answer.
     Close(oneshot::Sender<()>),
 }
@@ -99,6 +101,7 @@ impl Writer {
                 self.commit(pending).await;
                 self.tend_log().await;
             }
+            self.empty_log().await;
             if let Some(closed) = close {
                 self.close().await;
                 // The caller may have stopped waiting.
@@ -140,6 +143,7 @@ impl Writer {
         for request in requests {
             match request {
                 WriterRequest::Write(write, reply) => pending.push((write, reply)),
+                WriterRequest::EmptyLog(reply) => self.log.to_empty.push(reply),
                 WriterRequest::Close(reply) => close = Some(reply),
             }
         }

@@ -11,8 +11,9 @@ use crate::protocol::{
     caller::Caller,
     jsonrpc::{envelope::to_raw, error::Refusal},
     methods::{
-        CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, explain, get, info, input,
-        list, query, queue_delete, queue_list, queue_set, read, retry, search, submit_many, update,
+        CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, disk_usage, explain, get,
+        info, input, list, prune, query, queue_delete, queue_list, queue_set, read,
+        retention_delete, retention_list, retention_set, retry, search, submit_many, update,
         verify, wait,
     },
 };
@@ -145,7 +146,7 @@ macro_rules! concurrent {
 }
 
 /// Every method but [`AUTHENTICATE`].
-static METHODS: [Method; 22] = [
+static METHODS: &[Method] = &[
     Method {
         name: "job.submit",
         mode: |params| match params.get("tail").is_none_or(Value::is_null) {
@@ -235,6 +236,31 @@ static METHODS: [Method; 22] = [
         mode: ordered!(delete::execute),
         wakes_tails: true,
         ..CHANGES
+    },
+    Method {
+        name: "job.prune",
+        mode: concurrent!(prune::execute),
+        ..CHANGES
+    },
+    Method {
+        name: "retention.set",
+        mode: ordered!(retention_set::execute),
+        ..CHANGES
+    },
+    Method {
+        name: "retention.list",
+        mode: ordered!(retention_list::execute),
+        ..READS
+    },
+    Method {
+        name: "retention.delete",
+        mode: ordered!(retention_delete::execute),
+        ..CHANGES
+    },
+    Method {
+        name: "server.disk_usage",
+        mode: concurrent!(disk_usage::execute),
+        ..READS
     },
     Method {
         name: "queue.list",
@@ -373,7 +399,7 @@ mod tests {
 
     #[test]
     fn known_methods_are_built_or_unsupported_and_others_unknown() {
-        for method in &METHODS {
+        for method in METHODS {
             let found = Method::named(method.name).expect("built");
             assert!(std::ptr::eq(found, method));
         }
@@ -417,6 +443,8 @@ mod tests {
         assert!(is_concurrent("history.search", json!({})));
         assert!(is_concurrent("server.backup", json!({})));
         assert!(is_concurrent("transcript.verify", json!({})));
+        assert!(is_concurrent("job.prune", json!({})));
+        assert!(is_concurrent("server.disk_usage", json!({})));
         assert!(is_concurrent("job.read", json!({"wait_ms": 1})));
         assert!(!is_concurrent("job.read", json!({"wait_ms": 0})));
         assert!(!is_concurrent("job.read", json!({})));

@@ -78,6 +78,7 @@ fn lost(number: JobNumber, attempt: u32) -> Finish {
         facts: None,
         survivors: Vec::new(),
         survivors_unknown: None,
+        unmet_expectations: Vec::new(),
         end_offset: 0,
         dropped: Dropped::default(),
         kept: OutputPlacement::Rows {
