@@ -25,6 +25,8 @@ FROM debian:trixie-slim
 RUN useradd --uid 10001 --user-group --create-home --shell /bin/bash executor \
     && install -d -m 0700 -o executor -g executor /data
 COPY --from=build /out/cc-executor /usr/local/bin/cc-executor
+# The authorities that certificates of receivers of notices are checked against.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 
 # /data holds everything that has to last. A server that listens on the container's loopback only
 # cannot be reached from outside, so it listens on all addresses; publish the port on the host's

@@ -16,7 +16,7 @@ use crate::sys::{descriptors, proc};
 
 /// Variables that a server and its children need. Any other one of the first shell, perhaps a password,
 /// would stay in `/proc/PID/environ` for days.
-const KEPT: [&str; 15] = [
+const KEPT: [&str; 17] = [
     "HOME",
     "LANG",
     "LANGUAGE",
@@ -27,6 +27,8 @@ const KEPT: [&str; 15] = [
     "RUST_LIB_BACKTRACE",
     "RUST_LOG",
     "SHELL",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
     "SQLITE_TMPDIR",
     "TERM",
     "TMPDIR",
@@ -126,7 +128,7 @@ pub fn start() -> Result<Vec<String>, TooLow> {
     if let Err(errno) = SigSet::empty().thread_set_mask() {
         unchanged.push(format!("signals stay blocked: {errno}"));
     }
-    default_signals();
+    default_signals(&[libc::SIGPIPE, libc::SIGXFSZ]);
     if let Err(error) = schedule() {
         unchanged.push(error);
     }
@@ -134,15 +136,22 @@ pub fn start() -> Result<Vec<String>, TooLow> {
     Ok(unchanged)
 }
 
-/// Sets the default action for all signals except two that our programs ignore. With SIGXFSZ ignored, a
-/// write beyond a limit of file sizes fails with an error that is reported; the signal would end the
-/// server without a message.
-fn default_signals() {
+/// Gives this process what every other program expects at its start: the default action of all signals, and
+/// no descriptor beside the standard streams. For a process that is about to execute another program.
+pub fn for_other_program() {
+    default_signals(&[]);
+    descriptors::close_all_but_standard();
+}
+
+/// Sets the default action for all signals except those that are `ignored`: our programs ignore two. With
+/// SIGXFSZ ignored, a write beyond a limit of file sizes fails with an error that is reported; the signal
+/// would end the server without a message.
+fn default_signals(ignored: &[i32]) {
     for signal in 1..libc::SIGRTMAX() {
         let disposition = match signal {
             // The handlers of Rust's standard library, which report a stack overflow.
             libc::SIGSEGV | libc::SIGBUS => continue,
-            libc::SIGPIPE | libc::SIGXFSZ => libc::SIG_IGN,
+            signal if ignored.contains(&signal) => libc::SIG_IGN,
             _ => libc::SIG_DFL,
         };
         // SAFETY: no handler is installed, only dispositions. It fails for KILL and STOP.

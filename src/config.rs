@@ -127,7 +127,7 @@ settings! {
     allowed_origins: Vec<String> = Vec::new(), ();
     /// Before a planned stop, take no new jobs and wait until all jobs are final.
     drain: bool = false, ();
-    /// Exit after this many seconds without a session and a live job, or none.
+    /// Exit after this many seconds without a session, a live job and a waiting notice, or none.
     idle_exit_s: Option<u64> = None, 1..=315_360_000;
     /// Most WebSocket sessions on TCP.
     sessions_max: u64 = 100, 1..=100_000;
@@ -237,6 +237,19 @@ settings! {
     retention_after_ends: u64 = 1000, 1..=1_000_000_000;
     /// When the data directory takes so many bytes, ls and status warn, or none.
     disk_warn_bytes: Option<u64> = Some(10 << 30), ANY;
+    /// Most deliveries of notices at a time; up to a quarter of them to the same host or program.
+    notices_running_max: u64 = 16, 1..=1000;
+    /// How long an attempt to deliver a notice may take, seconds.
+    notice_timeout_s: u64 = 15, 1..=3600;
+    /// Most attempts to deliver a notice; it is then given up.
+    notice_attempts_max: u64 = 30, 1..=1000;
+    /// Seconds after which a notice that is not delivered is given up.
+    notice_age_max_s: u64 = 259_200, 1..=31_536_000;
+    /// Pause after the first failed attempt to deliver a notice, milliseconds; each further one is twice as
+    /// long, up to four hours.
+    notice_backoff_ms: u64 = 5000, 1..=3_600_000;
+    /// Most notices that wait for their delivery; beyond it, jobs with notify are refused.
+    notices_waiting_max: u64 = 100_000, 1..=100_000_000;
 }
 
 /// The server would be reachable from other machines, without TLS.

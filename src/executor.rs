@@ -13,6 +13,7 @@ mod explain;
 mod input;
 mod last_input;
 mod mcp;
+mod notices;
 mod query;
 mod queues;
 mod quiet;
@@ -38,6 +39,7 @@ use self::{
 };
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
+    notices::Notices,
     output::{Hub, Log},
     query::Queries,
     scheduler::Wakeup,
@@ -45,6 +47,7 @@ use crate::{
     supervisor::Supervisor,
 };
 
+pub use crate::notices::NoticeSettings;
 pub use crate::output::{
     Assertion, Observed, Pattern, PatternError, StartAt, TailEvent, TailOptions,
     line_search::{FoundLine, LINE_MATCH_BYTES_MAX, pattern::LinePattern, position::LinePosition},
@@ -52,12 +55,15 @@ pub use crate::output::{
     verify::assertions::TEXT_BYTES_MAX,
 };
 pub use crate::query::{QueryAnswer, QueryParams};
-pub use crate::store::{Counts, Include, JobPage, ListFilter, SubmitOutcome};
+pub use crate::store::{
+    Counts, Include, JobPage, ListFilter, NoticeFilter, NoticeRef, SubmitOutcome,
+};
 pub use backup::Backup;
 pub use control::Action;
 pub use disconnect::{TIED_JOBS_MAX, Tie};
 pub use error::{BatchError, Error};
 pub use explain::Explanation;
+pub use notices::{NoticeTotals, TestReceivers, TestResult};
 pub use read::{Read, ReadItem, ReadOptions, Tail};
 pub use retention::{PruneOptions, Pruned, RetentionSettings};
 pub use search::{
@@ -87,6 +93,8 @@ pub struct Info {
     pub instance: String,
     /// The epoch of this server: each start gets a higher one.
     pub epoch: u64,
+    /// How many notices wait for their delivery, and how many were given up.
+    pub notices: NoticeTotals,
 }
 
 /// The executor. Cheap to clone.
@@ -115,6 +123,7 @@ struct ExecutorInner {
     searches: Searches,
     retention: RetentionRuns,
     usage: UsageCache,
+    notices: Notices,
     started_at: Micros,
 }
 
@@ -172,6 +181,7 @@ impl Executor {
             counts: self.inner.store.counts().await?,
             instance: ctx.instance.clone(),
             epoch: ctx.epoch,
+            notices: self.notice_totals(),
         })
     }
 

@@ -36,6 +36,8 @@ pub mod scheduler;
 
 pub mod query;
 
+pub mod notices;
+
 pub mod executor;
 
 pub mod protocol;

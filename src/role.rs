@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::{
     cli::{self, McpRoutes},
-    init, launch, query, shim,
+    init, launch, notices, query, shim,
 };
 
 /// The binary's `main`; `mcp` makes the route of MCP in the role of a server.
@@ -15,6 +15,7 @@ pub fn main(mcp: McpRoutes) -> ExitCode {
     match role.as_deref().and_then(|role| role.to_str()) {
         Some("shim") => shim::main(rest),
         Some(query::ROLE) => query::main(),
+        Some(notices::COMMAND_ROLE) => notices::main(rest),
         Some(cli::LAUNCH_ROLE) => cli::launch(rest),
         Some(launch::OUTSIDE_ROLE) => launch::main(rest),
         // This must run before any file is opened and before there is another thread.

@@ -13,7 +13,7 @@ use std::{
 
 /// Every module of the crate, and what it may know, in the order of `src/lib.rs`: a module may know
 /// nothing that is listed after it.
-const MAY_KNOW: [(&str, &[&str]); 20] = [
+const MAY_KNOW: [(&str, &[&str]); 21] = [
     ("job", &[]),
     ("sys", &["job"]),
     ("data_dir", &["sys"]),
@@ -36,9 +36,14 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
         &["job", "spool", "store", "output", "clean", "sys"],
     ),
     (
+        "notices",
+        &["job", "launch", "clean", "store", "supervisor", "sys"],
+    ),
+    (
         "executor",
         &[
             "query",
+            "notices",
             "job",
             "spool",
             "store",
@@ -67,7 +72,10 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
     ("init", &[]),
     // One verb per file; `serve` and what it needs may know everything, see below.
     ("cli", CLIENT_MAY_KNOW),
-    ("role", &["cli", "init", "launch", "query", "shim"]),
+    (
+        "role",
+        &["cli", "init", "launch", "notices", "query", "shim"],
+    ),
 ];
 
 /// What a verb that is a client may know beside the public API.
@@ -77,6 +85,7 @@ const CLIENT_MAY_KNOW: &[&str] = &[
     "spool::Layout",
     "config",
     "sys::clock",
+    "sys::descriptors",
     "sys::proc",
     "clean",
     "data_dir",

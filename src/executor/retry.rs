@@ -159,6 +159,7 @@ fn in_order(jobs: Vec<(JobSpec, Option<JobId>)>) -> Vec<(JobSpec, Option<JobId>)
 const ALL: Include = Include {
     env: true,
     stdin: true,
+    notify_secrets: true,
 };
 
 /// The old job exists, so it is its queue that does not.

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     job::{JobNumber, JobState},
+    notices::{NoticeSettings, Notices},
     output::{Hub, Log, Unlinker},
     query::{Queries, QuerySettings},
     scheduler::{DueJobs, Scheduler, Wakeup, rescue::Rescuer},
@@ -84,6 +85,8 @@ pub struct ExecutorSettings {
     pub searches: SearchSettings,
     /// When the rules of retention are applied.
     pub retention: RetentionSettings,
+    /// The bounds of deliveries of notices.
+    pub notices: NoticeSettings,
 }
 
 /// Why an executor cannot start.
@@ -169,6 +172,7 @@ impl Executor {
         let scheduler = Scheduler::new(supervisor.clone(), rescuer, wakeup.clone(), events, warm);
         let executor = Self {
             inner: Arc::new(ExecutorInner {
+                notices: start_notices(supervisor.context(), settings.notices)?,
                 store,
                 hub,
                 log,
@@ -211,7 +215,7 @@ impl Executor {
     /// ([`super::Error::Stopping`]), and closes the database.
     pub async fn stop(&self) {
         self.inner.hub.close();
-        self.inner.supervisor.stop().await;
+        tokio::join!(self.inner.supervisor.stop(), self.inner.notices.stop());
         let given_up = self.inner.backups.wait_until_none();
         if tokio::time::timeout(BACKUP_OVER_WITHIN, given_up)
             .await
@@ -244,6 +248,12 @@ fn listen(store: &Store, hub: &Hub) -> io::Result<(Wakeup, DueJobs)> {
         }
     });
     Ok((wakeup, DueJobs::new(store.clone(), due_wakeup)?))
+}
+
+/// Begins to deliver notices.
+fn start_notices(ctx: &Context, settings: NoticeSettings) -> io::Result<Notices> {
+    let data_dir = ctx.layout.root().to_owned();
+    Notices::start(ctx.store.clone(), settings, data_dir, &ctx.vital)
 }
 
 /// Committed before any shim is contacted: from then on shims ignore earlier servers.

@@ -42,6 +42,7 @@ impl Executor {
         actor: &str,
     ) -> Result<Submitted, Error> {
         self.refuse_without_disk_space()?;
+        self.refuse_too_many_notices(std::slice::from_ref(&job))?;
         let mut jobs = [job];
         self.complete(&mut jobs)
             .await
@@ -76,6 +77,7 @@ impl Executor {
     ) -> Result<Vec<SubmitOutcome>, BatchError> {
         self.refuse_without_disk_space()?;
         let (mut jobs, retries): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+        self.refuse_too_many_notices(&jobs)?;
         self.complete(&mut jobs).await?;
         let submissions = jobs.into_iter().zip(retries);
         let submissions = submissions.map(|(job, retry_of)| {

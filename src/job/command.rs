@@ -52,7 +52,7 @@ impl Command {
     }
 }
 
-fn argv_of(value: Value) -> Result<Vec<String>, String> {
+pub(super) fn argv_of(value: Value) -> Result<Vec<String>, String> {
     let wrong = || "must be a list of at least one string".to_owned();
     let Value::Array(words) = value else {
         return Err(wrong());

@@ -11,8 +11,8 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
 
 use super::{
-    command::Command, limits::Limits, loss::OnLost, policy::OnDisconnect, policy::OutputPolicy,
-    policy::WhenFull, spec::JobSpec, time::Seconds,
+    command::Command, limits::Limits, loss::OnLost, notify::NotifyEntry, policy::OnDisconnect,
+    policy::OutputPolicy, policy::WhenFull, spec::JobSpec, time::Seconds,
 };
 
 /// With this value `disconnect_delay_s` is left out of the text. It is the default at the time when
@@ -179,6 +179,9 @@ static DEFAULTS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(|| {
 /// The later keys whose values are not the default.
 fn later(job: &JobSpec) -> serde_json::Result<BTreeMap<String, Value>> {
     let mut keys = keys(job)?;
+    // With the secrets, which a spec never serialises.
+    let notify = job.notify.iter().map(NotifyEntry::with_secret);
+    keys.insert("notify".to_owned(), notify.collect());
     keys.retain(|key, value| DEFAULTS.get(key) != Some(value));
     Ok(keys)
 }

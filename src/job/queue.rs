@@ -74,6 +74,25 @@ impl Queue {
             let names = Value::Array(names.collect());
             self.defaults.insert("env_names".to_owned(), names);
         }
+        self.without_secrets()
+    }
+
+    /// The queue without the secrets of its defaults' notices, which no client sees: of each only
+    /// whether there is one, as in a job.
+    pub fn without_secrets(mut self) -> Self {
+        let entries = self
+            .defaults
+            .get_mut("notify")
+            .and_then(Value::as_array_mut);
+        for entry in entries
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object_mut)
+        {
+            let secret = entry.remove("secret");
+            let has_secret = secret.is_some_and(|secret| !secret.is_null());
+            entry.insert("has_secret".to_owned(), Value::Bool(has_secret));
+        }
         self
     }
 

@@ -17,6 +17,7 @@ use super::{
     fields,
     limits::Limits,
     loss::OnLost,
+    notify::{self, NotifyEntry},
     policy::{Leftover, OnDisconnect, OutputPolicy},
     read,
     refusal::NewJobRefusal,
@@ -103,13 +104,17 @@ pub struct JobSpec {
     /// What its output must show for it to succeed, attempt by attempt.
     #[serde(deserialize_with = "expectation::list")]
     pub expect: Vec<Expectation>,
+    /// Who is notified of which of its states. The database has it in a column of its own, because
+    /// the secrets in it are never serialised.
+    #[serde(deserialize_with = "notify::entries")]
+    pub notify: Vec<NotifyEntry>,
     /// A second submission with the same key stores no second job; `None`: no key.
     #[serde(deserialize_with = "read::name_or_none")]
     pub idempotency_key: Option<String>,
 }
 
 /// Keys that the protocol has and this version does not support yet.
-const UNSUPPORTED_KEYS: [&str; 4] = ["pty", "user", "notify", "prompt"];
+const UNSUPPORTED_KEYS: [&str; 3] = ["pty", "user", "prompt"];
 
 /// A key of `job.submit` itself, beside those of the job.
 const TAIL: &str = "tail";
@@ -166,6 +171,7 @@ impl JobSpec {
             disconnect_delay_s: Seconds(10.0),
             output: OutputPolicy::default(),
             expect: Vec::new(),
+            notify: Vec::new(),
             idempotency_key: None,
         }
     }
@@ -221,11 +227,13 @@ impl JobSpec {
         self.run_at.or(self.delay_s.map(|delay| at.after(delay)))
     }
 
-    /// The job without what may hold secrets, its environment and its stdin.
+    /// The job without what may hold secrets: its environment, its stdin, the secrets of its notices.
     pub fn without_secrets(self) -> Self {
+        let notify = self.notify.into_iter();
         Self {
             env: BTreeMap::new(),
             stdin: None,
+            notify: notify.map(NotifyEntry::without_secret).collect(),
             ..self
         }
     }
@@ -262,6 +270,21 @@ fn refuse_unknown(object: &Map<String, Value>) -> Result<(), NewJobRefusal> {
         let keys = value.as_object().ok_or_else(wrong)?.iter();
         for (key, _) in keys.filter(|(_, value)| !value.is_null()) {
             refuse_others(key, known).map_err(|refusal| refusal.within(outer))?;
+        }
+    }
+    refuse_unknown_of_notify(object.get("notify"))
+}
+
+/// The same for the entries of `notify`. What follows may then rely on their being objects.
+fn refuse_unknown_of_notify(notify: Option<&Value>) -> Result<(), NewJobRefusal> {
+    let Some(notify) = notify.filter(|notify| !notify.is_null()) else {
+        return Ok(());
+    };
+    let wrong = || NewJobRefusal::invalid("notify", "must be a list of objects");
+    for (index, entry) in notify.as_array().ok_or_else(wrong)?.iter().enumerate() {
+        for key in entry.as_object().ok_or_else(wrong)?.keys() {
+            refuse_others(key, &NotifyEntry::KEYS)
+                .map_err(|refusal| refusal.within(&format!("notify[{index}]")))?;
         }
     }
     Ok(())

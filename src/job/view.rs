@@ -12,6 +12,7 @@ use super::{
     dependency::FailedDependency,
     expectation::Expectation,
     id::{JobId, JobNumber},
+    notify::{NotifyEntry, NotifySecret},
     signal,
     spec::JobSpec,
     state::{JobState, Reason},
@@ -188,16 +189,21 @@ impl Job {
             .map(|(_, value)| word(value))
             .sum();
         let labels: usize = spec.labels.iter().map(|(k, v)| word(k) + word(v)).sum();
+        let notify: usize = spec.notify.iter().map(NotifyEntry::text_bytes).sum();
         let stdin = self.stdin.as_ref().and_then(Option::as_ref);
         let (name, key) = (spec.name.as_ref(), spec.idempotency_key.as_ref());
         let texts = [name, key, spec.cwd.as_ref(), stdin];
         let texts: usize = texts.into_iter().flatten().map(String::len).sum();
-        command + names + values + labels + texts
+        command + names + values + labels + notify + texts
     }
 
     /// The same NewJob again, without its idempotency key; `None` where the job was read without
-    /// its environment or stdin.
+    /// its environment, its stdin or the secrets of its notices.
     pub fn resubmission(&self) -> Option<JobSpec> {
+        let mut notify = self.spec.notify.iter();
+        if notify.any(|entry| entry.secret == NotifySecret::Hidden) {
+            return None;
+        }
         Some(JobSpec {
             env: self.env.clone()?,
             stdin: self.stdin.clone()?,

@@ -102,6 +102,7 @@ async fn health(State(server): State<Arc<ServerState>>) -> Result<Json<Value>, H
         "uptime_s": server.uptime_s(),
         "sessions": server.sessions.count(),
         "jobs": counts(&info.counts),
+        "notices": info.notices,
     })))
 }
 

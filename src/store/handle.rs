@@ -17,6 +17,7 @@ use super::sqlite::{
     listener::Listener,
     long_path::LongPath,
     migrate::OnMigration,
+    notice_counts::NoticeCounts,
     open,
     published_counts::PublishedCounts,
     queues,
@@ -74,6 +75,7 @@ pub(super) struct StoreInner {
     counts: Arc<PublishedCounts>,
     /// How many attempts have ended.
     pub(super) ends: watch::Sender<u64>,
+    pub(super) notices: Arc<NoticeCounts>,
     disk_reserve: DiskReserve,
     checked: Checked,
     /// Which file the database was when it was opened; see `Presence::file_id`.
@@ -110,7 +112,11 @@ impl Store {
         let tally = tally.map_err(unreadable)?;
         let releases = Releases::load(&mut connections.writer).await;
         let releases = releases.map_err(unreadable)?;
-        Ok(Self::over(path, connections, (tally, releases), counts))
+        let notices = NoticeCounts::load(&mut connections.writer).await;
+        let notices = notices
+            .map_err(|error| OpenError::failed(path, "cannot be read: its notices", error))?;
+        let counts = (tally, counts, Arc::new(notices));
+        Ok(Self::over(path, connections, counts, releases))
     }
 
     /// The secret that the keys of this data directory's shims are derived from.
@@ -151,8 +157,8 @@ impl Store {
     fn over(
         path: &Path,
         connections: open::Connections,
-        (tally, releases): (Tally, Releases),
-        counts: Arc<PublishedCounts>,
+        (tally, counts, notices): (Tally, Arc<PublishedCounts>, Arc<NoticeCounts>),
+        releases: Releases,
     ) -> Self {
         let open::Connections {
             writer,
@@ -180,6 +186,7 @@ impl Store {
             failed: failed.clone(),
             tally,
             counts: counts.clone(),
+            notices: notices.clone(),
             log,
             releases,
             release_refused: false,
@@ -198,6 +205,7 @@ impl Store {
             failed,
             counts,
             ends: watch::Sender::new(0),
+            notices,
             disk_reserve,
             checked,
             file_id,

@@ -38,7 +38,7 @@ impl Store {
         Ok(mcp::job_with_key(&self.inner.readers, key).await?)
     }
 
-    async fn done(&self, write: Write) -> Result<(), StoreError> {
+    pub(super) async fn done(&self, write: Write) -> Result<(), StoreError> {
         self.write(write, |result| {
             matches!(result, WriteResult::Done).then_some(())
         })

@@ -4,6 +4,7 @@
 
 mod handle;
 mod mcp;
+mod notices;
 mod retention;
 mod retention_types;
 mod sqlite;

@@ -6,9 +6,9 @@ pub use super::sqlite::log_bounds::WAL_BYTES_MAX_DEFAULT;
 use serde::Serialize;
 
 use crate::job::{
-    Chunk, DependencyCondition, Dropped, ExitFacts, Expectation, Gap, Input, InputAnswer, Job,
-    JobId, JobNumber, JobRef, JobSpec, JobState, Micros, Offset, Queue, Reason, StopRequest,
-    StreamCounts,
+    Chunk, Delivery, DependencyCondition, Dropped, ExitFacts, Expectation, Gap, Input, InputAnswer,
+    Job, JobId, JobNumber, JobRef, JobSpec, JobState, Micros, NoticeState, Offset, Queue, Reason,
+    StopRequest, StreamCounts,
 };
 
 /// What a server start stores before it does anything else.
@@ -745,6 +745,92 @@ pub struct Include {
     pub env: bool,
     /// Whether with its stdin.
     pub stdin: bool,
+    /// The secrets of its notices. They are shown to nobody, so this is for the server alone.
+    pub notify_secrets: bool,
+}
+
+/// A notice as a user names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoticeRef {
+    /// By number.
+    Number(i64),
+    /// By the id that its receiver gets.
+    Id(String),
+}
+
+/// A notice that waits to be delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingNotice {
+    /// Its number.
+    pub number: i64,
+    /// Number of the job.
+    pub job: JobNumber,
+    /// Index of the receiver in the job's `notify`.
+    pub entry: u32,
+    /// What notices to the same receiver have in common.
+    pub destination: String,
+    /// How many attempts have failed.
+    pub attempts: u32,
+    /// When these attempts began to be counted, by the wall clock.
+    pub since: Micros,
+    /// When it is due, by the wall clock.
+    pub due_at: Micros,
+    /// What is delivered.
+    pub delivery: Delivery,
+}
+
+/// An attempt to deliver a notice that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoticeTried {
+    /// Number of the notice.
+    pub number: i64,
+    /// When the attempt ended, by the wall clock.
+    pub at: Micros,
+    /// What became of it.
+    pub outcome: DeliveryOutcome,
+}
+
+/// What became of an attempt to deliver a notice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeliveryOutcome {
+    /// The receiver has taken it.
+    Delivered,
+    /// It has not; the next attempt is due at this time.
+    Retry {
+        /// Why.
+        error: String,
+        /// When, by the wall clock.
+        due_at: Micros,
+    },
+    /// It has not, and there is no other attempt.
+    GivenUp {
+        /// Why.
+        error: String,
+    },
+}
+
+/// The result of asking for another attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoticeRetried {
+    /// It is due now.
+    Done,
+    /// It was delivered.
+    Delivered,
+    /// There is no such notice, or it was forgotten.
+    NotFound,
+}
+
+/// Which notices a list shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NoticeFilter {
+    /// Only of this job.
+    pub job: Option<JobNumber>,
+    /// Only in this state.
+    pub state: Option<NoticeState>,
+    /// Only numbers below this one (the cursor of the page before).
+    pub below: Option<i64>,
+    /// The most notices on a page.
+    pub limit: u32,
 }
 
 /// How many jobs are in each state.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use super::retention_types::{RetentionWrite, RetentionWritten};
 use super::types::{
-    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, NextDue, OutputPlacement,
-    PauseRequested, QueueDeleted, QueueSet, SegmentRow, ShimOffer, StartedAttempt, StopRequested,
-    Submission, SubmitOutcome, Updated,
+    BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, NextDue, NoticeRef,
+    NoticeRetried, NoticeTried, OutputPlacement, PauseRequested, QueueDeleted, QueueSet,
+    SegmentRow, ShimOffer, StartedAttempt, StopRequested, Submission, SubmitOutcome, Updated,
 };
 use crate::job::{
-    Command, Input, JobChange, JobNumber, JobRef, JobSpec, Micros, QueueChange, StopRequest,
-    Survivor,
+    Command, Input, JobChange, JobNumber, JobRef, JobSpec, Micros, NotifyEntry, QueueChange,
+    StopRequest, Survivor,
 };
 
 /// One write.
@@ -43,6 +43,15 @@ pub enum Write {
     Delete(JobRef),
     /// Removes what retention does not keep, in small steps.
     Retention(RetentionWrite),
+    /// An attempt to deliver a notice has ended.
+    NoticeTried(NoticeTried),
+    /// Makes a notice due now, with all its attempts.
+    RetryNotice {
+        notice: NoticeRef,
+        at: Micros,
+    },
+    /// Forgets the oldest of those notices that are not waiting, beyond a number.
+    ForgetNotices,
     Void(VoidReport),
     SegmentRead(SegmentRow),
     Finish(Box<Finish>),
@@ -66,6 +75,7 @@ pub enum WriteResult {
     Updated(Box<Updated>),
     Deleted(Box<Deleted>),
     Retention(RetentionWritten),
+    NoticeRetried(Box<NoticeRetried>),
     InputOutcome(Box<InputOutcome>),
     Claimed(Claimed),
     Due(NextDue),
@@ -93,6 +103,9 @@ impl Write {
             | Self::Update(..)
             | Self::Delete(_)
             | Self::Retention(_)
+            | Self::NoticeTried(_)
+            | Self::RetryNotice { .. }
+            | Self::ForgetNotices
             | Self::SaveMcpSession { .. }
             | Self::DeleteMcpSession(_)
             | Self::McpAnswered(_)
@@ -160,7 +173,8 @@ fn text_bytes(job: &JobSpec) -> usize {
     };
     let pairs = job.env.iter().chain(&job.labels);
     let pairs: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
-    command + pairs + job.stdin.as_ref().map_or(0, String::len)
+    let notify = job.notify.iter().map(NotifyEntry::text_bytes);
+    command + pairs + notify.sum::<usize>() + job.stdin.as_ref().map_or(0, String::len)
 }
 
 impl Write {

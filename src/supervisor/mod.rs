@@ -34,7 +34,7 @@ pub use orphans::{Leader, Mark, OrphanSearcher, OrphanTree, SearchGuard};
 pub use registry::{Registry, ShimCommand};
 pub use shim_search::ShimSearch;
 pub use spawn::{forget_all_traces, starting_max};
-pub use spec::{RunLimits, home, look_up_user};
+pub use spec::{RunLimits, base_environment, home, look_up_user};
 
 use crate::{
     job::{Input, InputAnswer, JobNumber, StopRequest},

@@ -134,7 +134,8 @@ fn environment(claim: &ClaimedJob, instance: &str, data_dir: &Path) -> Vec<(Stri
     env.into_iter().collect()
 }
 
-fn base_environment() -> [(String, String); 5] {
+/// The clean base environment: the server's user, and a PATH.
+pub fn base_environment() -> [(String, String); 5] {
     let user = user();
     [
         ("HOME".to_owned(), user.home.clone()),

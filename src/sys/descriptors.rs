@@ -79,6 +79,21 @@ pub fn is_shortage(error: &io::Error) -> bool {
     )
 }
 
+/// Closes every descriptor above stderr. Only for a process that has opened none itself.
+pub fn close_all_but_standard() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let open: Vec<i32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in open {
+        // One of them was the descriptor of the listing, which is closed by now (EBADF).
+        let _ = nix::unistd::close(fd);
+    }
+}
+
 /// Gives a child process the limit that held before [`raise`]. Does nothing if it was not raised,
 /// or if the child has ended (`None`).
 pub fn restore_limit(child: Option<u32>) -> io::Result<()> {

@@ -58,15 +58,7 @@ fn was_final(job: &Value) -> bool {
 }
 
 /// What the first version showed of keys that were not built: always the same.
-const NOT_BUILT: [&str; 7] = [
-    "pty",
-    "exclusive",
-    "after",
-    "run_at",
-    "retry",
-    "user",
-    "notify",
-];
+const NOT_BUILT: [&str; 6] = ["pty", "exclusive", "after", "run_at", "retry", "user"];
 
 /// Every key of the old view has the old value; there may be new ones.
 #[track_caller]

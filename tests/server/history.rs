@@ -117,7 +117,7 @@ fn jobs_are_told_as_job_get_tells_them() {
         // Whatever a job has, a column has, but for what is in no view.
         let known = job.as_object().expect("an object").keys().cloned();
         let left: Vec<String> = known.filter(|key| !told.contains(key)).collect();
-        let untold = ["limits", "output", "usage"];
+        let untold = ["limits", "notify", "output", "usage"];
         assert_eq!(left, untold, "no column tells of these");
     }
     let sql = "SELECT command, waited_s >= 0, duration_s >= 0 FROM history_jobs WHERE job < 3";

@@ -94,7 +94,6 @@ fn what_comes_later_is_unsupported() {
         ("pty", json!(true)),
         ("pty", json!({"cols": 80, "rows": 24})),
         ("user", json!("nobody")),
-        ("notify", json!([])),
         ("prompt", json!("p")),
     ] {
         let error = client.refused(-32007, "job.submit", with(key, value));

@@ -216,7 +216,7 @@ proptest! {
             let taken = ledger.store.submit_many(batch).await.unwrap();
             let numbers = [first.number].into_iter().chain(taken.iter().map(|t| t.number));
             for (number, job) in numbers.zip(&jobs) {
-                let include = Include { env: true, stdin: true };
+                let include = Include { env: true, stdin: true, ..Include::default() };
                 let stored = ledger.store.job(JobRef::Number(number), include).await;
                 let stored = stored.unwrap().unwrap();
                 assert_eq!(stored.env.as_ref(), Some(&job.env));

@@ -118,6 +118,7 @@ async fn what_was_submitted_moves_into_one_column_and_stays_the_same() {
     let include = Include {
         env: true,
         stdin: true,
+        ..Include::default()
     };
     for (number, spec, stdin) in [(3, first(), Some("in")), (4, second(), None)] {
         let job = store.job(JobRef::Number(number), include).await;

@@ -26,6 +26,7 @@ async fn values_are_shown_only_where_they_are_asked_for() {
     let include = Include {
         env: true,
         stdin: true,
+        ..Include::default()
     };
     let full = ledger.store.job(JobRef::Number(number), include).await;
     let full = full.unwrap().unwrap();

@@ -31,6 +31,7 @@ use crate::{
     data_dir::{Access, OwnDir},
     launch::{self, Outside, program},
     spool::Layout,
+    sys::descriptors,
 };
 
 /// First word of the command line of the role that detaches and becomes a server.
@@ -326,7 +327,7 @@ pub fn launch(args: impl Iterator<Item = OsString>) -> ExitCode {
     if let Err(errno) = nix::unistd::setsid() {
         print::line(&format!("the server could not leave the session: {errno}"));
     }
-    close_inherited();
+    descriptors::close_all_but_standard();
     // If stdout is closed, nothing reads the id.
     let _ = writeln!(std::io::stdout(), "{}", std::process::id());
     // The service manager of the command line is not that of the server.
@@ -336,21 +337,6 @@ pub fn launch(args: impl Iterator<Item = OsString>) -> ExitCode {
         .exec();
     print::line(&format!("the server could not be executed: {error}"));
     ExitCode::FAILURE
-}
-
-/// Closes every descriptor above stderr. Only for a process that has opened none itself.
-fn close_inherited() {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
-        return;
-    };
-    let open: Vec<i32> = entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|fd| *fd > 2)
-        .collect();
-    for fd in open {
-        // One of them was the descriptor of the listing, which is closed by now (EBADF).
-        let _ = nix::unistd::close(fd);
-    }
 }
 
 #[cfg(test)]

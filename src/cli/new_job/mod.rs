@@ -4,5 +4,6 @@
 pub(super) mod caller;
 pub(super) mod many;
 pub(super) mod moment;
+pub(super) mod notify;
 pub(super) mod options;
 mod waiting;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
-use super::{caller::ShellCaller, waiting::WaitingOptions};
+use super::{caller::ShellCaller, notify::NotifyOptions, waiting::WaitingOptions};
 use crate::cli::render::{duration, size};
 
 /// Prefix of the idempotency keys that the command line generates.
@@ -112,6 +112,9 @@ pub struct JobOptions {
     #[command(flatten)]
     waiting: WaitingOptions,
 
+    #[command(flatten)]
+    notify: NotifyOptions,
+
     /// Idempotency key: submitting the same job with the same key again returns the first job
     #[arg(long, value_name = "KEY", help_heading = "Job")]
     key: Option<String>,
@@ -183,6 +186,7 @@ impl JobOptions {
             "limits",
             limits.filter(|limits| !limits.is_none()),
         );
+        put(&mut job, "notify", self.notify.entries()?);
         Ok(job)
     }
 
@@ -314,7 +318,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::job::{JobSpec, Limits, ResourceBound, Umask};
+    use crate::job::{JobSpec, JobState, Limits, ResourceBound, Umask};
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -452,6 +456,14 @@ mod tests {
             "7",
             "--when-full",
             "drop-newest",
+            "--notify-url",
+            "https://example.com/hook",
+            "--notify-secret",
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "--notify-command",
+            "mail me",
+            "--notify-on",
+            "failed,paused",
             "--key",
             "once",
             "--shell",
@@ -467,6 +479,9 @@ mod tests {
             (job.stall_timeout_s.map(|s| s.0), job.grace_s.0),
             (Some(30.0), 0.0)
         );
+        let states = [JobState::Paused, JobState::Failed].into_iter().collect();
+        let receivers = job.notify.iter().map(|entry| entry.on == states);
+        assert_eq!(receivers.collect::<Vec<_>>(), [true, true]);
         assert_eq!(job.output.max_bytes, Some(2048));
         assert_eq!(job.output.max_lines, Some(7));
         assert_eq!(job.output.when_full, crate::job::WhenFull::DropNewest);

@@ -13,6 +13,7 @@ pub(super) mod outputs;
 pub(super) mod pacing;
 pub(super) mod print;
 pub(super) mod reader;
+pub(super) mod receiver;
 pub(super) mod recording;
 pub(super) mod shell;
 pub(super) mod size;

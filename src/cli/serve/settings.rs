@@ -3,6 +3,7 @@
 use crate::{
     config::Settings,
     executor::{ExecutorSettings, RetentionSettings, SearchSettings, VerifySettings},
+    notices::NoticeSettings,
     query::{QueryLimits as QueryBounds, QuerySettings},
     store::StoreBounds,
 };
@@ -45,6 +46,14 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
         retention: RetentionSettings {
             interval_s: settings.retention_interval_s,
             after_ends: settings.retention_after_ends,
+        },
+        notices: NoticeSettings {
+            running_max: settings.notices_running_max,
+            timeout_s: settings.notice_timeout_s,
+            attempts_max: settings.notice_attempts_max,
+            age_max_s: settings.notice_age_max_s,
+            backoff_ms: settings.notice_backoff_ms,
+            waiting_max: settings.notices_waiting_max,
         },
     }
 }

@@ -11,6 +11,7 @@ mod input;
 mod kill;
 mod ls;
 mod mcp;
+mod notify;
 mod pause;
 mod prune;
 mod queue;
@@ -90,6 +91,8 @@ pub enum Verb {
     Du(du::DuArgs),
     /// List, create, change and delete queues
     Queue(queue::QueueArgs),
+    /// List notices of jobs' states, try them again, and test their receivers
+    Notify(notify::NotifyArgs),
     /// Search outputs for lines with a text or a pattern
     Search(search::SearchArgs),
     /// Query the job history in SQL
@@ -158,6 +161,7 @@ impl Verb {
             Self::Retention(args) => retention::retention(args).await,
             Self::Du(args) => du::du(args).await,
             Self::Queue(args) => queue::queue(args).await,
+            Self::Notify(args) => notify::notify(args).await,
             Self::Search(args) => search::search(args).await,
             Self::Sql(args) => sql::sql(args).await,
             Self::Mcp(args) => mcp::mcp(args).await,

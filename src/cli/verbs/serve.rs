@@ -326,7 +326,7 @@ async fn wait_for_stop(
             ),
         },
         () = stop_signal.cancelled() => "a signal asked for it",
-        () = wait_for_idle(state) => "no session and no live job for idle_exit_s",
+        () = wait_for_idle(state) => "no session, no live job and no waiting notice for idle_exit_s",
     };
     tracing::info!(reason, "the server stops");
     if state.settings.drain {
@@ -345,7 +345,9 @@ async fn wait_for_idle(state: &ServerState) {
         ticks.tick().await;
         // A session that came and went between two checks counts as well.
         let empty_since = state.sessions.empty_since();
-        let idle = empty_since.is_some() && matches!(state.executor.live_jobs().await, Ok(0));
+        let is_idle = matches!(state.executor.live_jobs().await, Ok(0))
+            && state.executor.notice_totals().waiting == 0;
+        let idle = empty_since.is_some() && is_idle;
         busy_at = if idle {
             empty_since.unwrap_or(busy_at).max(busy_at)
         } else {

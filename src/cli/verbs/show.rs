@@ -18,6 +18,7 @@ use crate::{
             job::ShownJob,
             last_lines,
             print::{self, PrintOptions},
+            receiver,
             times::{self, Clock},
         },
     },
@@ -140,6 +141,7 @@ fn limits(job: &ShownJob, value: &Value) -> Vec<(&'static str, String)> {
         ("limits", bounds(&value["limits"])),
         ("variables", count(&value["env_names"])),
         ("stdin", stdin(value)),
+        ("notify", receiver::entries(&value["notify"])),
         ("key", key(&value["idempotency_key"])),
     ]
 }

@@ -128,6 +128,7 @@ impl StatusArgs {
             ("jobs", self.counts(info)),
             ("queues", queues),
             ("disk", disk(&info["disk"])),
+            ("notices", notices(info)),
         ];
         let mut page = String::new();
         for (name, text) in lines.iter().filter(|(_, text)| !text.is_empty()) {
@@ -159,6 +160,15 @@ fn disk(disk: &Value) -> String {
     bytes.map_or_else(String::new, |bytes| {
         format!("{} ({})", size::short(bytes), disk_notice::kinds(disk))
     })
+}
+
+/// Notices that are not delivered; empty without any.
+fn notices(info: &Value) -> String {
+    let count = |key: &str| info["notices"][key].as_u64().unwrap_or(0);
+    match (count("waiting"), count("given_up")) {
+        (0, 0) => String::new(),
+        (waiting, given_up) => format!("{waiting} waiting, {given_up} given up"),
+    }
 }
 
 /// The queues that are paused or have running or queued jobs: `default 3 of 4 running, 12 queued`.

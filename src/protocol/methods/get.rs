@@ -53,7 +53,8 @@ mod tests {
             read(json!(["stdin", "env"])),
             Some(Include {
                 env: true,
-                stdin: true
+                stdin: true,
+                ..Include::default()
             })
         );
         assert_eq!((read(json!(["argv"])), read(json!("env"))), (None, None));

@@ -36,6 +36,7 @@ pub async fn execute(
         "sessions": server.sessions.count(),
         "counts": counts(&info.counts),
         "disk": disk,
+        "notices": info.notices,
         "limits": limits::all(&server.settings),
     })))
 }

@@ -56,9 +56,11 @@ pub async fn execute(
     let cursor = params.text("cursor")?.unwrap_or_default();
     let with_values = with_values(&params)?;
     let mut queues = caller.server.executor.queues().await?;
-    if !with_values {
-        queues = queues.into_iter().map(Queue::without_values).collect();
-    }
+    let shown = match with_values {
+        true => Queue::without_secrets,
+        false => Queue::without_values,
+    };
+    queues = queues.into_iter().map(shown).collect();
     let bytes_max = job_bytes_max(&caller.server.settings);
     Ok(to_raw(&QueueListView::of(&queues, cursor, bytes_max)))
 }

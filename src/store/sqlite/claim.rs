@@ -18,7 +18,7 @@ use super::{
 };
 use crate::store::write::ClaimRequest;
 use crate::{
-    job::{JobNumber, JobSpec, JobState, state},
+    job::{JobNumber, JobSpec, JobState, NotifyEntry, state},
     store::types::{Claimed, ClaimedJob},
 };
 
@@ -221,7 +221,7 @@ async fn first_jobs(
                j.name AS "name: String", j.labels AS "labels!: String",
                j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
                j.idempotency_key AS "idempotency_key: String", j.exclusive AS "exclusive: String",
-               j.spec AS "spec!: String",
+               j.spec AS "spec!: String", j.notify AS "notify: String",
                e.env AS "env!: String", j.stdin AS "stdin: String",
                CASE WHEN j.output_bytes = 0 THEN 0 ELSE
                    (SELECT coalesce(sum(length), 0) FROM output_chunks AS c
@@ -261,6 +261,7 @@ struct ReadyRow {
     idempotency_key: Option<String>,
     exclusive: Option<String>,
     spec: String,
+    notify: Option<String>,
     env: String,
     stdin: Option<String>,
     missing_bytes: i64,
@@ -280,6 +281,7 @@ impl ReadyRow {
             on_lost: self.on_lost,
             idempotency_key: self.idempotency_key,
             exclusive: self.exclusive,
+            notify: self.notify,
         };
         let job = JobSpec {
             env: from_json(&self.env)?,
@@ -298,19 +300,20 @@ impl ReadyRow {
             inputs: Vec::new(),
             paused: self.paused,
         };
-        let step = claimed_step(claim.number, claim.attempt)?;
+        let step = claimed_step(&claim)?;
         Ok(ClaimCandidate { step, claim })
     }
 }
 
-fn claimed_step(number: JobNumber, attempt: u32) -> sqlx::Result<Transition> {
+fn claimed_step(claim: &ClaimedJob) -> sqlx::Result<Transition> {
     let from = JobState::Queued;
     let to = state::next(Some(from), state::Event::Claimed)
         .ok_or_else(|| malformed("the table of transitions knows no claim"))?;
     Ok(Transition {
-        number,
-        attempt,
+        number: claim.number,
+        attempt: claim.attempt,
         from,
         to,
+        notify: NotifyEntry::states(&claim.job.notify).contains(to),
     })
 }

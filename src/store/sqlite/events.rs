@@ -5,10 +5,10 @@
 use serde::Serialize;
 use sqlx::{SqliteConnection, SqlitePool};
 
-use super::columns::{json, malformed};
+use super::columns::{int, json, malformed};
 use crate::{
     job::{JobNumber, JobState, Micros, Reason},
-    store::types::{LifeSigns, StateChange},
+    store::types::{LifeSigns, StateChange, StateMove},
 };
 
 /// A state change that is about to be written.
@@ -21,15 +21,26 @@ pub(super) struct NewEvent {
     pub reason: Option<Reason>,
     pub actor: String,
     pub at: i64,
+    /// Whether somebody is notified of it.
+    #[serde(skip)]
+    pub notify: bool,
 }
 
-/// Writes all state changes of a transaction, in order.
-pub(super) async fn insert(conn: &mut SqliteConnection, events: &[NewEvent]) -> sqlx::Result<()> {
-    if events.is_empty() {
-        return Ok(());
+impl NewEvent {
+    /// What listeners are told of it.
+    pub fn state_move(&self) -> StateMove {
+        StateMove {
+            job: self.job,
+            to: self.to,
+        }
     }
+}
+
+/// Writes state changes, in order, and returns the id of the first; there must be one. Their ids
+/// follow each other without a gap.
+pub(super) async fn insert(conn: &mut SqliteConnection, events: &[NewEvent]) -> sqlx::Result<i64> {
     let rows = json(&events)?;
-    sqlx::query!(
+    let done = sqlx::query!(
         "INSERT INTO events (job, attempt, from_state, to_state, reason, actor, at)
          SELECT value ->> 'job', value ->> 'attempt', value ->> 'from', value ->> 'to',
                 value ->> 'reason', value ->> 'actor', value ->> 'at'
@@ -38,7 +49,7 @@ pub(super) async fn insert(conn: &mut SqliteConnection, events: &[NewEvent]) -> 
     )
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(done.last_insert_rowid() + 1 - int(events.len() as u64))
 }
 
 /// State changes of a job after the event `after`, in order.

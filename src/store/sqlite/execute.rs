@@ -3,8 +3,9 @@
 //! `writer` forms the batches and commits them.
 
 use super::{
-    attempts, change, claim, dependencies, due, exclusive, finish, inputs,
-    job_snapshot::WriteBatch, jobs, mcp, nodes, outputs, queues, retention, stop_requests,
+    attempts, change, claim, dependencies, due, event_writer::write_noticed_events, exclusive,
+    finish, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, notices, outputs, queues,
+    retention, stop_requests,
 };
 use crate::store::write::{Write, WriteResult};
 
@@ -42,9 +43,11 @@ pub(super) async fn execute(
             _ => {
                 for write in group {
                     results.push(execute_one(batch, write).await?);
+                    write_noticed_events(batch).await?;
                 }
             }
         }
+        write_noticed_events(batch).await?;
     }
     follow_up(batch).await?;
     Ok(results)
@@ -54,7 +57,8 @@ pub(super) async fn execute(
 /// final now, and those whose exclusive key is free or taken now.
 async fn follow_up(batch: &mut WriteBatch<'_>) -> sqlx::Result<()> {
     dependencies::release(batch).await?;
-    exclusive::assign_turns(batch).await
+    exclusive::assign_turns(batch).await?;
+    write_noticed_events(batch).await
 }
 
 async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<WriteResult> {
@@ -91,6 +95,17 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
         }
         Write::Update(job, update) => {
             WriteResult::Updated(Box::new(change::update(batch, *job, update).await?))
+        }
+        Write::NoticeTried(tried) => {
+            notices::tried(batch, tried).await?;
+            WriteResult::Done
+        }
+        Write::RetryNotice { notice, at } => {
+            WriteResult::NoticeRetried(Box::new(notices::retry(batch, notice, *at).await?))
+        }
+        Write::ForgetNotices => {
+            notices::forget_old(batch).await?;
+            WriteResult::Done
         }
         Write::Delete(job) => WriteResult::Deleted(Box::new(change::delete(batch, *job).await?)),
         Write::Retention(write) => WriteResult::Retention(retention::execute(batch, write).await?),

@@ -12,24 +12,31 @@ use super::{
     columns::{from_json_opt, json, malformed},
     events,
     keys::DigestKey,
+    notice_counts::NoticesChanged,
     releases::Releases,
     tally::{CountedAs, Tally},
     view,
 };
 use crate::job::{
-    JobId, JobNumber, JobRef, JobState, Micros, OnLost, Reason, RetryPolicy, StopRequest,
+    JobId, JobNumber, JobRef, JobState, Micros, NotifyEntry, OnLost, Reason, RetryPolicy, StateSet,
+    StopRequest,
     state::{Event, next},
 };
+use crate::store::types::StateMove;
 
 /// A transaction of the writer: its connection, and the state changes that it has made so far,
 /// which become rows at its end, all in one statement.
 pub(super) struct WriteBatch<'c> {
     pub conn: &'c mut SqliteConnection,
     pub events: Vec<events::NewEvent>,
+    /// What it has changed in the outbox of notices.
+    pub notices: NoticesChanged,
     /// Follows every change.
     pub tally: &'c mut Tally,
     /// The secret key of digests.
     pub key: &'c DigestKey,
+    /// The state changes that have become rows.
+    pub moves: Vec<StateMove>,
     /// Exclusive keys whose jobs have moved.
     pub touched_keys: BTreeSet<String>,
     /// Final jobs that others wait for.
@@ -65,6 +72,8 @@ pub(super) struct JobSnapshot {
     pub attempts: u32,
     /// Whether an attempt has started or may have; void ones do not count.
     pub begun: bool,
+    /// The states of which somebody is notified.
+    pub notify: StateSet,
     /// Whether rows of segments exist.
     pub has_segments: bool,
 }
@@ -76,16 +85,21 @@ pub(super) struct Transition {
     pub attempt: u32,
     pub from: JobState,
     pub to: JobState,
+    /// Whether somebody is notified of it.
+    #[serde(skip)]
+    pub notify: bool,
 }
 
 impl JobSnapshot {
     /// The step that `event` makes this job take, if the table of transitions has one.
     pub fn step(&self, event: Event) -> Option<Transition> {
+        let to = next(Some(self.state), event)?;
         Some(Transition {
             number: self.number,
             attempt: self.attempt,
             from: self.state,
-            to: next(Some(self.state), event)?,
+            to,
+            notify: self.notify.contains(to),
         })
     }
 
@@ -132,7 +146,7 @@ impl WriteBatch<'_> {
                       j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
                       (SELECT count(*) FROM attempts AS l
                        WHERE l.job = j.number AND l.state = 'lost') AS "lost!: u32",
-                      j.attempts > 0 AS "begun!: bool",
+                      j.attempts > 0 AS "begun!: bool", j.notify AS "notify: String",
                       EXISTS (SELECT 1 FROM segments s WHERE s.job = j.number)
                           AS "has_segments!: bool"
                FROM jobs j LEFT JOIN attempts a ON a.job = j.number AND a.attempt = j.attempt
@@ -160,6 +174,7 @@ impl WriteBatch<'_> {
                 on_lost: view::on_lost(&row.on_lost)?,
                 lost: row.lost,
                 begun: row.begun,
+                notify: NotifyEntry::states(&view::notify(row.notify.as_deref())?),
                 has_segments: row.has_segments,
             };
             Ok((row.number, snapshot))
@@ -211,6 +226,7 @@ impl WriteBatch<'_> {
             reason,
             actor: actor.to_owned(),
             at: at.0,
+            notify: step.notify,
         });
     }
 }

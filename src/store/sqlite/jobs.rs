@@ -20,7 +20,7 @@ use super::{
 use crate::{
     job::{
         Dependency, DependencyCondition, DependencyTarget, Job, JobId, JobNumber, JobSpec,
-        JobState, Micros,
+        JobState, Micros, NotifyEntry,
         state::{Event, WaitsFor, next},
     },
     store::types::{BatchRefused, Submission, SubmitError, SubmitOutcome},
@@ -440,6 +440,7 @@ struct SubmissionRow<'a> {
     after: &'a [Dependency],
     environment: &'a str,
     stdin: Option<&'a str>,
+    notify: Option<String>,
     fingerprint: String,
     retry_of: Option<JobId>,
     submitted_at: i64,
@@ -452,9 +453,11 @@ impl<'a> SubmissionRow<'a> {
         environment: &'a str,
         number: JobNumber,
         key: &DigestKey,
-    ) -> Self {
+    ) -> sqlx::Result<Self> {
         let submission = new.submission;
-        Self {
+        let notify = submission.job.notify.as_slice();
+        let notify: Vec<_> = notify.iter().map(NotifyEntry::with_secret).collect();
+        Ok(Self {
             number,
             id: submission.id,
             state: new.state,
@@ -463,10 +466,11 @@ impl<'a> SubmissionRow<'a> {
             ready_at: new.ready_at.map(|at| at.0),
             environment,
             stdin: submission.job.stdin.as_deref(),
+            notify: (!notify.is_empty()).then(|| json(&notify)).transpose()?,
             fingerprint: hex(&key.digest(&submission.fingerprint)),
             retry_of: submission.retry_of,
             submitted_at: submission.at.0,
-        }
+        })
     }
 }
 
@@ -479,7 +483,7 @@ async fn insert(
 ) -> sqlx::Result<()> {
     let mut rows = String::new();
     for (nth, (one, environment)) in new.iter().zip(environments).enumerate() {
-        let row = SubmissionRow::of(one, environment, number(last_number, nth), batch.key);
+        let row = SubmissionRow::of(one, environment, number(last_number, nth), batch.key)?;
         rows.push(if rows.is_empty() { '[' } else { ',' });
         rows.push_str(&json(&row)?);
         if rows.len() >= STATEMENT_BYTES || nth + 1 == new.len() {
@@ -494,8 +498,8 @@ async fn insert(
 async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<()> {
     sqlx::query!(
         "INSERT INTO jobs (number, id, state, queue, priority, name, labels, interactive, on_lost,
-             idempotency_key, exclusive, waits_for_key, spec, environment, stdin, fingerprint,
-             retry_of, submitted_at, ready_at)
+             idempotency_key, exclusive, waits_for_key, spec, notify, environment, stdin,
+             fingerprint, retry_of, submitted_at, ready_at)
          SELECT value ->> 'number', value ->> 'id', value ->> 'state', value ->> '$.spec.queue',
              value ->> '$.spec.priority', value ->> '$.spec.name', value -> '$.spec.labels',
              value ->> '$.spec.interactive', value ->> '$.spec.on_lost',
@@ -505,7 +509,8 @@ async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<(
                  CASE WHEN json_array_length(value, '$.after') = 0 THEN value -> 'spec'
                      ELSE json_set(value -> 'spec', '$.after', value -> 'after') END,
                  '$.queue', '$.priority', '$.name', '$.labels', '$.interactive', '$.on_lost',
-                 '$.idempotency_key', '$.exclusive'),
+                 '$.idempotency_key', '$.exclusive', '$.notify'),
+             value ->> 'notify',
              unhex(value ->> 'environment'), value ->> 'stdin', unhex(value ->> 'fingerprint'),
              value ->> 'retry_of', value ->> 'submitted_at', value ->> 'ready_at'
          FROM json_each(?1)",
@@ -525,6 +530,7 @@ fn submitted(new: &NewSubmission<'_>, number: JobNumber) -> events::NewEvent {
         reason: None,
         actor: new.submission.actor.clone(),
         at: new.submission.at.0,
+        notify: NotifyEntry::states(&new.submission.job.notify).contains(new.state),
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::events::NewEvent;
 use crate::store::types::StateMove;
 
 type OnMoves = dyn Fn(&[StateMove]) + Send + Sync;
@@ -19,10 +18,9 @@ impl Listener {
     }
 
     /// Tells of the changes of a transaction, in their order.
-    pub(super) fn tell(&self, events: &[NewEvent]) {
-        if let Some(listen) = self.0.get().filter(|_| !events.is_empty()) {
-            let moves: Vec<_> = events.iter().map(state_move).collect();
-            listen(&moves);
+    pub(super) fn tell(&self, moves: &[StateMove]) {
+        if let Some(listen) = self.0.get().filter(|_| !moves.is_empty()) {
+            listen(moves);
         }
     }
 }
@@ -30,12 +28,5 @@ impl Listener {
 impl std::fmt::Debug for Listener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Listener").finish_non_exhaustive()
-    }
-}
-
-fn state_move(event: &NewEvent) -> StateMove {
-    StateMove {
-        job: event.job,
-        to: event.to,
     }
 }

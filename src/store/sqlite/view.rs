@@ -1,16 +1,18 @@
 //! Reads the row of a job as the job that users see.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 
 use super::{
-    columns::{from_json, from_json_exactly, from_json_opt, malformed},
+    columns::{from_json, from_json_exactly, from_json_opt, json, malformed},
     events,
 };
 use crate::{
     job::{
-        Exit, Expectation, Job, JobId, JobNumber, JobRef, JobSpec, JobState, Micros, OnLost,
-        StopRequest, Survivor, Usage, view::StopView,
+        Exit, Expectation, Job, JobId, JobNumber, JobRef, JobSpec, JobState, Micros, NotifyEntry,
+        OnLost, StopRequest, Survivor, Usage, view::StopView,
     },
     store::types::Include,
 };
@@ -26,10 +28,11 @@ pub(super) struct SpecRow {
     pub(super) on_lost: String,
     pub(super) idempotency_key: Option<String>,
     pub(super) exclusive: Option<String>,
+    pub(super) notify: Option<String>,
 }
 
 impl SpecRow {
-    /// The spec, without its environment and its stdin.
+    /// The spec, without its environment and its stdin, but with the secrets of its notices.
     pub(super) fn into_spec(self) -> sqlx::Result<JobSpec> {
         Ok(JobSpec {
             queue: self.queue,
@@ -40,6 +43,7 @@ impl SpecRow {
             on_lost: on_lost(&self.on_lost)?,
             idempotency_key: self.idempotency_key,
             exclusive: self.exclusive,
+            notify: notify(self.notify.as_deref())?,
             ..from_json_exactly(&self.spec)?
         })
     }
@@ -63,6 +67,7 @@ pub(super) struct JobRow {
     pub(super) ready_at: Option<i64>,
     pub(super) failed_dependency: Option<String>,
     pub(super) unmet_expectations: Option<String>,
+    pub(super) notify: Option<String>,
     pub(super) env_names: String,
     pub(super) env: Option<String>,
     pub(super) stdin_bytes: Option<i64>,
@@ -104,7 +109,7 @@ macro_rules! select_jobs {
                 j.spec AS "spec!: String", j.ready_at AS "ready_at: i64",
                 j.failed_dependency AS "failed_dependency: String",
                 j.unmet_expectations AS "unmet_expectations: String",
-                e.names AS "env_names!: String",
+                j.notify AS "notify: String", e.names AS "env_names!: String",
                 CASE WHEN ?1 THEN e.env END AS "env: String",
                 octet_length(j.stdin) AS "stdin_bytes: i64",
                 CASE WHEN ?2 THEN j.stdin END AS "stdin: String",
@@ -175,6 +180,27 @@ pub(super) async fn known(conn: &mut SqliteConnection, number: JobNumber) -> sql
         .ok_or(sqlx::Error::RowNotFound)
 }
 
+/// Those of these jobs that exist, with the secrets of their notices.
+pub(super) async fn with_notify(
+    conn: &mut SqliteConnection,
+    numbers: &[JobNumber],
+) -> sqlx::Result<HashMap<JobNumber, Job>> {
+    let include = Include {
+        notify_secrets: true,
+        ..Include::default()
+    };
+    let numbers = json(&numbers)?;
+    let rows = select_jobs!(
+        "WHERE j.number IN (SELECT value FROM json_each(?3))",
+        include,
+        numbers,
+    )
+    .fetch_all(conn)
+    .await?;
+    let jobs = rows.into_iter().map(|row| row.into_job(include));
+    jobs.map(|job| job.map(|job| (job.number, job))).collect()
+}
+
 impl JobRow {
     pub(super) fn into_job(self, include: Include) -> sqlx::Result<Job> {
         let state = events::state(&self.state)?;
@@ -189,7 +215,12 @@ impl JobRow {
             on_lost: self.on_lost,
             idempotency_key: self.idempotency_key,
             exclusive: self.exclusive,
+            notify: self.notify,
         };
+        let mut spec = spec.into_spec()?;
+        if !include.notify_secrets {
+            spec = spec.without_secrets();
+        }
         let waits_until = self.ready_at.filter(|_| state == JobState::Scheduled);
         Ok(Job {
             id: job_id(&self.id)?,
@@ -197,7 +228,7 @@ impl JobRow {
             state,
             reason: self.reason.as_deref().map(events::reason).transpose()?,
             exit,
-            spec: spec.into_spec()?,
+            spec,
             env_names: from_json(&self.env_names)?,
             stdin_bytes: self.stdin_bytes.map(|bytes| bytes as u64),
             env: from_json_opt(self.env.as_deref())?,
@@ -270,6 +301,11 @@ pub(super) fn job_id(text: &str) -> sqlx::Result<JobId> {
 
 pub(super) fn on_lost(name: &str) -> sqlx::Result<OnLost> {
     OnLost::from_name(name).ok_or_else(|| malformed(format!("on_lost cannot be {name}")))
+}
+
+/// The entries of a job's `notify`, with their secrets.
+pub(super) fn notify(column: Option<&str>) -> sqlx::Result<Vec<NotifyEntry>> {
+    from_json_opt(column).map(Option::unwrap_or_default)
 }
 
 fn seconds(micros: i64) -> f64 {

@@ -13,13 +13,14 @@ use super::{
     batches::{WriteReply, split_into_transactions},
     errno,
     error::{FailureAction, failure_action, is_failed_write, is_file_error, is_out_of_room},
-    events,
+    event_writer::write_events,
     execute::execute,
     job_snapshot::WriteBatch,
     keys::DigestKey,
     listener::Listener,
     log_tending::LogTending,
     long_path::LongPath,
+    notice_counts::{NoticeCounts, NoticesChanged},
     presence::Presence,
     published_counts::PublishedCounts,
     releases::Releases,
@@ -65,6 +66,8 @@ pub(in crate::store) struct Writer {
     pub tally: Tally,
     /// Where they are published after each commit.
     pub counts: Arc<PublishedCounts>,
+    /// The counts of notices, and who waits for new ones.
+    pub notices: Arc<NoticeCounts>,
     /// What is done about the log of `conn`.
     pub log: LogTending,
     /// Final jobs that others still wait for.
@@ -297,14 +300,16 @@ impl Writer {
         let mut batch = WriteBatch {
             conn: &mut self.conn,
             events: Vec::new(),
+            notices: NoticesChanged::default(),
             tally: &mut self.tally,
             key: &self.key,
+            moves: Vec::new(),
             touched_keys: BTreeSet::new(),
             releases: &mut releases,
         };
         let results = execute(&mut batch, writes).await?;
-        let events = batch.events;
-        events::insert(&mut self.conn, &events).await?;
+        write_events(&mut batch).await?;
+        let (notices, moves) = (batch.notices, batch.moves);
         sqlx::query("COMMIT").execute(&mut self.conn).await?;
         // A commit to a file that has lost its name is lost when this process ends.
         if !self.presence.is_in_place() {
@@ -313,7 +318,8 @@ impl Writer {
         self.tally.commit(&self.counts);
         self.releases = releases;
         self.release_refused = false;
-        self.listener.tell(&events);
+        self.notices.apply(notices);
+        self.listener.tell(&moves);
         Ok(results)
     }
 
@@ -389,6 +395,7 @@ impl Writer {
             failed: CancellationToken::new(),
             tally: tally.expect("counts"),
             counts,
+            notices: Arc::default(),
             log: opened.log,
             releases: releases.expect("reads"),
             release_refused: false,

@@ -12,9 +12,9 @@ use crate::protocol::{
     jsonrpc::{envelope::to_raw, error::Refusal},
     methods::{
         CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, disk_usage, explain, get,
-        info, input, list, prune, query, queue_delete, queue_list, queue_set, read,
-        retention_delete, retention_list, retention_set, retry, search, submit_many, update,
-        verify, wait,
+        info, input, list, notice_list, notice_retry, notice_test, prune, query, queue_delete,
+        queue_list, queue_set, read, retention_delete, retention_list, retention_set, retry,
+        search, submit_many, update, verify, wait,
     },
 };
 
@@ -276,6 +276,23 @@ static METHODS: &[Method] = &[
     Method {
         name: "queue.delete",
         mode: ordered!(queue_delete::execute),
+        ..CHANGES
+    },
+    Method {
+        name: "notice.list",
+        mode: ordered!(notice_list::execute),
+        long_reply: |_| true,
+        ..READS
+    },
+    Method {
+        name: "notice.retry",
+        mode: ordered!(notice_retry::execute),
+        ..CHANGES
+    },
+    Method {
+        name: "notice.test",
+        mode: concurrent!(notice_test::execute),
+        keeps_parameters: true,
         ..CHANGES
     },
     Method {
