@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     history::{Entry, Target, What},
     plan::{Key, Plan},
+    receiver::Delivery,
     rows::{AttemptRow, Rows},
 };
 
@@ -19,6 +20,8 @@ pub struct Evidence {
     pub rows: Rows,
     /// What the jobs wrote into their ledger.
     pub lines: Vec<Line>,
+    /// What the jobs' receiver was sent.
+    pub deliveries: Vec<Delivery>,
 }
 
 /// A line of the jobs' own ledger.

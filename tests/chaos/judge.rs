@@ -53,6 +53,7 @@ pub fn judge(
     violations.extend(checks::times::check(&evidence));
     violations.extend(checks::retries::check(&evidence, &touched));
     violations.extend(checks::exclusive::check(&evidence));
+    violations.extend(checks::notices::check(&evidence));
     violations.extend(checks::readers::check(&evidence));
     let launched_us = evidence.last_launch_us();
     violations.extend(checks::leftovers::check(
@@ -108,6 +109,7 @@ fn gather(world: World, rows: Rows) -> Evidence {
                 .wrong(None, format!("a line in the ledger: {line:?}")),
         }
     }
+    let deliveries = world.receiver.deliveries();
     let plans = world
         .known()
         .iter()
@@ -118,6 +120,7 @@ fn gather(world: World, rows: Rows) -> Evidence {
         entries: world.history.into_entries(),
         rows,
         lines,
+        deliveries,
     }
 }
 

@@ -27,6 +27,7 @@ mod plan;
 mod random;
 mod reader;
 mod reading;
+mod receiver;
 mod remains;
 mod report;
 mod rows;
@@ -121,6 +122,7 @@ fn run(world: &World, server: &mut Server) -> Tally {
         world.close();
         let began = Instant::now();
         drain(world);
+        meddlers::await_notices(world, DRAINS_WITHIN);
         eprintln!("drained after {:?}", began.elapsed());
         world.end();
         tally

@@ -44,6 +44,8 @@ pub struct Plan {
     pub waiting: Waiting,
     /// Which failures are tried again.
     pub retry: Option<Retry>,
+    /// The states that its receiver is told of.
+    pub notify: Vec<&'static str>,
     chunk_max: u64,
     pause_us: u64,
     burst: u64,
@@ -149,6 +151,7 @@ impl Plan {
                 ..waiting
             },
             retry,
+            notify: notify(&mut random),
             chunk_max,
             pause_us,
             burst,
@@ -198,7 +201,7 @@ impl Plan {
     }
 
     /// The job as it is submitted; `env` has the mark of the run.
-    pub fn new_job(&self, ledger: &Path, env: &Value) -> Value {
+    pub fn new_job(&self, ledger: &Path, env: &Value, url: &str) -> Value {
         let mut job = json!({
             "argv": self.argv(ledger),
             "env": env,
@@ -210,6 +213,9 @@ impl Plan {
             job["on_lost"] = json!("retry");
         }
         self.waiting.write(&mut job);
+        if !self.notify.is_empty() {
+            job["notify"] = json!([{"on": self.notify, "url": url}]);
+        }
         if let Some(retry) = &self.retry {
             job["retry"] = retry.json();
         }
@@ -287,6 +293,22 @@ fn kind(random: &mut Random) -> Kind {
         (3, Kind::Overflows(0)),
         (2, Kind::Missing),
     ])
+}
+
+fn notify(random: &mut Random) -> Vec<&'static str> {
+    let share = if random.percent(30) { 40 } else { 0 };
+    let mut states = vec![
+        "scheduled",
+        "blocked",
+        "queued",
+        "running",
+        "paused",
+        "succeeded",
+        "failed",
+        "cancelled",
+    ];
+    states.retain(|_| random.percent(share));
+    states
 }
 
 fn sizes(kind: Kind, random: &mut Random, small: bool) -> (u64, u64) {

@@ -161,6 +161,7 @@ pub fn waits(evidence: &Evidence) -> Vec<(&'static str, usize)> {
             "lost attempts that were tried again",
             events(|it| it.to == "queued" && it.reason == "lost"),
         ),
+        ("notices sent", evidence.deliveries.len()),
         ("jobs with an exclusive key", exclusive.count()),
     ]
 }

@@ -11,8 +11,8 @@ const JOBS: &str = "SELECT number, id, idempotency_key, state, reason, attempts,
     failed_dependency ->> 'job' AS on_job, failed_dependency ->> 'state' AS on_state FROM jobs";
 const ATTEMPTS: &str = "SELECT job, attempt, state, shim, claimed_at, started_at, ended_at
     FROM attempts ORDER BY job, attempt";
-const EVENTS: &str =
-    "SELECT job, attempt, from_state, to_state, reason, at FROM events ORDER BY id";
+const EVENTS: &str = "SELECT id, job, attempt, from_state, to_state, reason, at
+    FROM events ORDER BY id";
 const DEPENDENCIES: &str = "SELECT count(*) AS n FROM dependencies WHERE waiting = 1";
 
 /// What the database says of all jobs.
@@ -58,6 +58,7 @@ pub struct AttemptRow {
 /// A row of `events`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventRow {
+    pub id: u64,
     pub job: u64,
     pub attempt: u32,
     pub from: Option<String>,
@@ -136,6 +137,7 @@ impl AttemptRow {
 impl EventRow {
     fn of(row: &Value) -> Self {
         Self {
+            id: number(&row["id"]),
             job: number(&row["job"]),
             attempt: number(&row["attempt"]) as u32,
             from: row["from_state"].as_str().map(str::to_owned),

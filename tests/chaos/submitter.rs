@@ -48,7 +48,11 @@ fn submit(link: &mut Link, plan: Plan) {
 
 /// Submits until there is an id; `None` also where a job was deleted that this one waits for.
 fn acknowledged(link: &mut Link, plan: &Plan) -> Option<Name> {
-    let params = plan.new_job(&link.world.ledger, &link.world.env);
+    let params = plan.new_job(
+        &link.world.ledger,
+        &link.world.env,
+        &link.world.receiver.url,
+    );
     let answer = link.insist(Some(plan.key), "job.submit", "", &params)?;
     match answer {
         Ok((call, result)) => enter(link.world, plan, call, &result["job"], &result),
@@ -133,7 +137,7 @@ fn batch(link: &mut Link) {
     let (world, plans) = (link.world, graph(link));
     let jobs = plans
         .iter()
-        .map(|plan| plan.new_job(&world.ledger, &world.env));
+        .map(|plan| plan.new_job(&world.ledger, &world.env, &world.receiver.url));
     let params = json!({"jobs": jobs.collect::<Vec<_>>()});
     let note = format!("keys {}..={}", plans[0].key, plans[plans.len() - 1].key);
     let Some(answer) = link.insist(Some(plans[0].key), "job.submit_many", &note, &params) else {

@@ -19,6 +19,7 @@ use crate::{
     history::{History, What},
     plan::{Kind, Plan},
     random::Random,
+    receiver::Receiver,
     settings::Settings,
     waiting::{After, Target, Wanted},
 };
@@ -55,6 +56,8 @@ pub struct World {
     pub settings: Settings,
     pub history: History,
     pub ledger: PathBuf,
+    /// Whom jobs notify.
+    pub receiver: Receiver,
     /// The environment of every job.
     pub env: Value,
     place: Mutex<Place>,
@@ -73,6 +76,7 @@ impl World {
     /// A world around a server that is ready.
     pub fn new(settings: Settings, server: &Server) -> Self {
         let world = Self {
+            receiver: Receiver::start(settings.seed),
             settings,
             history: History::new(),
             ledger: server.scratch("ledger"),

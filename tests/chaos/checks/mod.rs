@@ -8,6 +8,7 @@ pub mod ends;
 pub mod exclusive;
 pub mod intact;
 pub mod leftovers;
+pub mod notices;
 pub mod presence;
 pub mod readers;
 pub mod retries;

@@ -38,6 +38,7 @@ fn nth_writer(n: Key) -> Plan {
     let mut plans = (0..).map(|key| Plan::new(1, key, true)).filter(is_it);
     let mut plan = plans.nth(n as usize).expect("there are some");
     (plan.key, plan.again, plan.retry) = (n, false, None);
+    plan.notify.clear();
     plan.waiting = Waiting::default();
     plan
 }
@@ -118,6 +119,7 @@ fn add_rows(rows: &mut Rows, number: u64, key: Key) {
     });
     let mut step = |from: Option<&str>, to: &str, attempt, at| {
         rows.events.push(EventRow {
+            id: rows.events.len() as u64 + 1,
             job: number,
             attempt,
             from: from.map(str::to_owned),
