@@ -20,9 +20,11 @@ mod quiet;
 mod read;
 mod retention;
 mod retry;
+mod schedules;
 mod search;
 mod start;
 mod submit;
+mod timekeeper;
 mod turns;
 mod until;
 mod usage;
@@ -32,10 +34,11 @@ mod wait;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use self::{
     backup::Backups, disconnect::Ties, last_input::LastInputs, retention::RetentionRuns,
-    search::Searches, usage::UsageCache, verify::Verifies,
+    schedules::ScheduleChanges, search::Searches, usage::UsageCache, verify::Verifies,
 };
 use crate::{
     job::{Job, JobNumber, JobRef, Micros},
@@ -66,6 +69,7 @@ pub use explain::Explanation;
 pub use notices::{NoticeTotals, TestReceivers, TestResult};
 pub use read::{Read, ReadItem, ReadOptions, Tail};
 pub use retention::{PruneOptions, Pruned, RetentionSettings};
+pub use schedules::{ScheduleError, ScheduleView};
 pub use search::{
     SearchBound, SearchCursor, SearchHit, SearchOptions, SearchResult, SearchScope, SearchSettings,
     SearchTurn,
@@ -112,6 +116,9 @@ struct ExecutorInner {
     wakeup: Wakeup,
     defaults: queues::Defaults,
     ties: Ties,
+    schedules: ScheduleChanges,
+    /// Cancelled when no schedule fires any more.
+    schedules_stopped: CancellationToken,
     last_inputs: LastInputs,
     backups: Backups,
     /// Slots for waits, verifications and searches that read output.

@@ -32,6 +32,8 @@ mod plans;
 mod queues;
 #[path = "store/retention.rs"]
 mod retention;
+#[path = "store/schedules.rs"]
+mod schedules;
 #[path = "store/submissions.rs"]
 mod submissions;
 #[path = "store/transitions.rs"]

@@ -25,6 +25,7 @@ impl Executor {
                 job.state.name()
             ))),
             Updated::UnknownQueue(queue) => Err(Error::no_such_queue(&queue)),
+            Updated::QueueDrains(queue) => Err(Error::queue_drains(&queue)),
             Updated::NotFound => Err(Error::no_such_job(job)),
         }
     }

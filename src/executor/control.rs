@@ -56,6 +56,11 @@ impl Executor {
             Err(StoreError::DiskFull) => return self.stop_unwritten(job, request).await,
             requested => requested?,
         };
+        self.deliver_stop(requested, job)
+    }
+
+    /// Sends a committed request to stop to the shim of `job`, if it has one.
+    pub(super) fn deliver_stop(&self, requested: StopRequested, job: JobRef) -> Result<Job, Error> {
         match requested {
             StopRequested::NotFound => Err(Error::no_such_job(job)),
             StopRequested::Final(job) | StopRequested::Withdrawn(job) => Ok(job),

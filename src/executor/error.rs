@@ -77,6 +77,14 @@ impl Error {
         ))
     }
 
+    /// The queue takes no new jobs.
+    pub(super) fn queue_drains(queue: &str) -> Self {
+        Self::Conflict(format!(
+            "the queue {queue:?} drains: it takes no new jobs; take another queue, or set its drain to \
+             false"
+        ))
+    }
+
     /// The server is stopping.
     pub(super) fn stopping() -> Self {
         Self::Stopping
@@ -151,6 +159,7 @@ impl From<SubmitError> for Error {
                 message: error.to_string(),
                 output_bytes: None,
             },
+            SubmitError::QueueDrains(queue) => Self::queue_drains(&queue),
             SubmitError::KeyConflict(number) => Self::Conflict(format!(
                 "the idempotency key belongs to job {number}, which was submitted differently; \
                  use another key or the same job"

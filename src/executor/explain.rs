@@ -184,8 +184,14 @@ fn waits_for_slot(queue: &Queue) -> Fact {
     let fact =
         |kind: &str| json!({"kind": kind, "queue": name, "running": running, "concurrency": slots});
     if queue.paused {
-        let text = format!("The queue {name} is paused and starts nothing.");
-        return (fact("queue_paused"), text);
+        let why = match &queue.pause_reason {
+            Some(reason) => format!(" ({reason})"),
+            None => String::new(),
+        };
+        let text = format!("The queue {name} is paused{why} and starts nothing.");
+        let mut fact = fact("queue_paused");
+        fact["reason"] = json!(queue.pause_reason);
+        return (fact, text);
     }
     match running >= u64::from(slots) {
         true => {
@@ -193,8 +199,14 @@ fn waits_for_slot(queue: &Queue) -> Fact {
             (fact("queue_full"), text)
         }
         false => {
-            let text = format!("{running} of {slots} slots of the queue {name} are in use.");
-            (fact("queue_has_room"), text)
+            let rate = match queue.starts_per_minute {
+                Some(starts) => format!("; it starts at most {starts} jobs in a minute"),
+                None => String::new(),
+            };
+            let text = format!("{running} of {slots} slots of the queue {name} are in use{rate}.");
+            let mut fact = fact("queue_has_room");
+            fact["starts_per_minute"] = json!(queue.starts_per_minute);
+            (fact, text)
         }
     }
 }
@@ -345,6 +357,9 @@ mod tests {
             name: "default".into(),
             concurrency: 2,
             paused: false,
+            pause_reason: None,
+            drain: false,
+            starts_per_minute: None,
             weight: 1,
             defaults: Default::default(),
             running: 2,
@@ -372,10 +387,14 @@ mod tests {
         );
         let paused = Queue {
             paused: true,
+            pause_reason: Some("moving house".into()),
             ..queue
         };
         let said = explanation(&waiting, &queued, Some(&paused));
-        assert!(said.summary.contains("The queue default is paused"));
+        assert!(
+            said.summary
+                .contains("The queue default is paused (moving house)")
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::{
     last_input::LastInputs,
     queues::Defaults,
     retention::{RetentionRuns, RetentionSettings},
+    schedules::ScheduleChanges,
     search::{SearchSettings, Searches},
     usage::UsageCache,
     verify::{Verifies, VerifySettings},
@@ -180,6 +181,8 @@ impl Executor {
                 wakeup,
                 defaults,
                 ties: Ties::default(),
+                schedules: ScheduleChanges::default(),
+                schedules_stopped: CancellationToken::new(),
                 last_inputs: LastInputs::default(),
                 backups: Backups::default(),
                 read_slots: Semaphore::new(read_slots()),
@@ -209,6 +212,8 @@ impl Executor {
             .spawn("cancelling what lost its connection", watching);
         let retention = self.clone().apply_retention(stopping());
         ctx.vital.spawn("retention", retention);
+        let keeping = self.clone().keep_time(stopping());
+        ctx.vital.spawn("firing schedules", keeping);
     }
 
     /// Takes no more work, leaves running jobs to their shims, ends all tails and waits

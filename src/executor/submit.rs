@@ -132,7 +132,7 @@ impl Executor {
         Ok(())
     }
 
-    fn refuse_without_disk_space(&self) -> Result<(), Error> {
+    pub(super) fn refuse_without_disk_space(&self) -> Result<(), Error> {
         let ctx = self.inner.supervisor.context();
         let (root, min) = (ctx.layout.root(), ctx.bounds.free_bytes_min);
         // If this is unknown, the write itself fails on a full disk.
@@ -181,7 +181,7 @@ fn check_patterns(expect: &[Expectation]) -> Result<(), Error> {
 const PATTERNS_COMPILED_BYTES_MAX: usize = 4 << 20;
 
 /// A job with what the server decides about it: id, directory, time.
-fn submission(mut job: JobSpec, actor: &str) -> Result<Submission, Error> {
+pub(super) fn submission(mut job: JobSpec, actor: &str) -> Result<Submission, Error> {
     job.cwd.get_or_insert_with(|| supervisor::home().to_owned());
     Ok(Submission {
         id: JobId(uuid::Uuid::now_v7()),

@@ -24,10 +24,12 @@ pub mod read;
 mod refusal;
 pub mod retention;
 pub mod retry;
+pub mod schedule;
 pub mod signal;
 pub mod spec;
 pub mod state;
 pub mod time;
+pub mod timetable;
 pub mod verification;
 pub mod view;
 mod words;
@@ -54,8 +56,10 @@ pub use retention::{
     RetentionScope,
 };
 pub use retry::RetryPolicy;
+pub use schedule::{CatchUp, Overlap, Schedule, ScheduleChange, ScheduledRun, SkippedRun};
 pub use spec::JobSpec;
 pub use state::{JobState, Reason};
 pub use time::{Micros, Seconds};
+pub use timetable::{DueTimes, Timetable};
 pub use verification::{Fault, Finding, Verification, VerificationProblem};
 pub use view::Job;

@@ -1,6 +1,8 @@
 //! Queues: how many jobs run side by side, how queues compete, and the defaults of their jobs. The
 //! store assigns the slots.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -20,6 +22,12 @@ pub struct Queue {
     pub concurrency: u32,
     /// Whether it starts no new jobs.
     pub paused: bool,
+    /// Why it is paused, if that was said.
+    pub pause_reason: Option<String>,
+    /// Whether it takes no new jobs; those that it has are started.
+    pub drain: bool,
+    /// The most starts in any [`Queue::RATE_WINDOW`]; `None`: no bound.
+    pub starts_per_minute: Option<u32>,
     /// Its weight where queues compete for shims: a queue with twice the weight gets twice the starts.
     pub weight: u32,
     /// NewJob keys that a job gets if it does not name them.
@@ -37,8 +45,14 @@ pub struct QueueChange {
     pub name: String,
     /// The most jobs that run at a time, 1 to [`Queue::CONCURRENCY_MAX`].
     pub concurrency: Option<u32>,
-    /// Whether it starts no new jobs.
+    /// Whether it starts no new jobs. Without a pause there is no reason for one.
     pub paused: Option<bool>,
+    /// Why it is paused.
+    pub pause_reason: Option<String>,
+    /// Whether it takes no new jobs.
+    pub drain: Option<bool>,
+    /// The most starts in a minute, 1 to [`Queue::STARTS_PER_MINUTE_MAX`]; `Some(None)`: no bound.
+    pub starts_per_minute: Option<Option<u32>>,
     /// The weight, 1 to [`Queue::WEIGHT_MAX`].
     pub weight: Option<u32>,
     /// All defaults; they replace the old ones.
@@ -54,6 +68,12 @@ impl Queue {
     pub const COUNT_MAX: u32 = 1000;
     /// The longest `defaults` as JSON, bytes: 10,000 jobs of one batch may each get them.
     pub const DEFAULTS_BYTES_MAX: usize = 16 << 10;
+    /// The longest reason of a pause, bytes.
+    pub const PAUSE_REASON_BYTES_MAX: usize = 1024;
+    /// The most starts in a minute that a queue can be bounded to.
+    pub const STARTS_PER_MINUTE_MAX: u32 = 6000;
+    /// What `starts_per_minute` calls a minute: any stretch of this length.
+    pub const RATE_WINDOW: Duration = Duration::from_secs(60);
     /// Queues that always exist.
     pub const BUILT_IN: [&'static str; 2] = ["default", "interactive"];
 
@@ -64,6 +84,16 @@ impl Queue {
         }
         let message = format!("must have 1 to {NAME_BYTES_MAX} bytes and no control characters");
         Err(NewJobRefusal::invalid("queue", message))
+    }
+
+    /// Why a pause cannot have this reason, if it cannot.
+    pub fn check_pause_reason(reason: &str) -> Result<(), NewJobRefusal> {
+        let max = Self::PAUSE_REASON_BYTES_MAX;
+        if (1..=max).contains(&reason.len()) && !reason.contains('\0') {
+            return Ok(());
+        }
+        let message = format!("must have 1 to {max} bytes and no NUL");
+        Err(NewJobRefusal::invalid("pause_reason", message))
     }
 
     /// The queue as every client may see it: of the defaults' variables only the names, as
@@ -196,6 +226,9 @@ mod tests {
             name: "q".to_owned(),
             concurrency: 1,
             paused: false,
+            pause_reason: None,
+            drain: false,
+            starts_per_minute: None,
             weight: 1,
             defaults: map(defaults),
             running: 0,

@@ -13,6 +13,7 @@ use super::{
     expectation::Expectation,
     id::{JobId, JobNumber},
     notify::{NotifyEntry, NotifySecret},
+    schedule::ScheduledRun,
     signal,
     spec::JobSpec,
     state::{JobState, Reason},
@@ -48,6 +49,8 @@ pub struct Job {
     pub stdin: Option<Option<String>>,
     /// The job that this one repeats.
     pub retry_of: Option<JobId>,
+    /// The run of a schedule that it is; `None`: somebody submitted it.
+    pub schedule: Option<ScheduledRun>,
     /// How many attempts have started or may have; void ones do not count.
     pub attempts: u32,
     /// When it was acknowledged.
@@ -154,6 +157,7 @@ impl Job {
             env: None,
             stdin: None,
             retry_of,
+            schedule: None,
             attempts: 0,
             submitted_at,
             started_at: None,

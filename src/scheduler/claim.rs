@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 
 use super::{end, expect, rescue::Rescuer, wakeup::Wakeup};
 use crate::{
@@ -65,6 +68,8 @@ pub struct Scheduler {
     dirty: bool,
     /// Whether a claim over the idle shims is on its way.
     claiming: bool,
+    /// When a queue that has used up its starts in a minute may start its next job.
+    look_at: Option<Instant>,
 }
 
 impl Scheduler {
@@ -92,6 +97,7 @@ impl Scheduler {
             least_idle: 0,
             dirty: true,
             claiming: false,
+            look_at: None,
         }
     }
 
@@ -107,6 +113,11 @@ impl Scheduler {
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = self.wakeup.wait() => self.dirty = true,
+                () = sleep_until(self.look_at.unwrap_or_else(Instant::now)),
+                    if self.look_at.is_some() => {
+                    self.look_at = None;
+                    self.dirty = true;
+                }
                 _ = look.tick() => {
                     self.dirty = true;
                     self.dismiss_surplus();
@@ -234,6 +245,10 @@ impl Scheduler {
                 "claimed"
             );
             self.supervisor.run(claim);
+        }
+        if let Some(wait) = claimed.next_start_in {
+            let at = Instant::now() + wait;
+            self.look_at = Some(self.look_at.map_or(at, |earlier| earlier.min(at)));
         }
         self.least_idle = self.least_idle.min(self.idle.len());
         self.start_missing_shims(claimed.wanting);

@@ -42,7 +42,7 @@ use crate::{
         Expectation, Input, Job, JobChange, JobId, JobNumber, JobRef, JobState, Micros, Offset,
         Queue, QueueChange, StopRequest, Survivor, chain::Recorded,
     },
-    sys::disk_reserve::DiskReserve,
+    sys::{clock, disk_reserve::DiskReserve},
 };
 
 /// How many lists are read at a time.
@@ -108,7 +108,8 @@ impl Store {
         let mut connections = open::open(path, bounds, on_migration).await?;
         let counts = Arc::<PublishedCounts>::default();
         let unreadable = |error| OpenError::failed(path, "cannot be read: its jobs", error);
-        let tally = Tally::load(&mut connections.writer, &counts).await;
+        let (wall, now) = (clock::now(), clock::since_boot());
+        let tally = Tally::load_at(&mut connections.writer, &counts, wall, now).await;
         let tally = tally.map_err(unreadable)?;
         let releases = Releases::load(&mut connections.writer).await;
         let releases = releases.map_err(unreadable)?;

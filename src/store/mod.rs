@@ -2,15 +2,18 @@
 //!
 //! It builds on the types of `job`. Shims, the spool's files and the interfaces are outside of it.
 
+mod firing;
 mod handle;
 mod mcp;
 mod notices;
 mod retention;
 mod retention_types;
+mod schedules;
 mod sqlite;
 mod types;
 mod write;
 
+pub use firing::{Fired, Firing, FiringCause, RunPlan, ScheduleSet, SubmittedRun};
 pub use handle::Store;
 pub use retention_types::*;
 pub use sqlite::keys::ShimSeed;

@@ -229,6 +229,9 @@ pub enum SubmitError {
         "after: #{0} is no earlier entry of the same batch, and jobs cannot wait for each other in a circle"
     )]
     NotAnEarlierEntry(usize),
+    /// The queue takes no new jobs.
+    #[error("the queue {0:?} drains")]
+    QueueDrains(String),
     /// The idempotency key belongs to another job with another NewJob.
     #[error("the idempotency key belongs to job {0}, which is a different one")]
     KeyConflict(JobNumber),
@@ -350,6 +353,8 @@ pub struct Claimed {
     pub claims: Vec<ClaimedJob>,
     /// How many more queued jobs have a free slot and lack only a shim.
     pub wanting: u32,
+    /// How long it takes until a queue that has used up its starts in a minute may start its next job.
+    pub next_start_in: Option<Duration>,
 }
 
 /// A process that exists.
@@ -460,6 +465,8 @@ pub enum Updated {
     Started(Job),
     /// The queue does not exist; nothing happened.
     UnknownQueue(String),
+    /// The queue takes no new jobs; nothing happened.
+    QueueDrains(String),
     /// There is no such job.
     NotFound,
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::firing::{Fired, Firing, ScheduleSet};
 use super::retention_types::{RetentionWrite, RetentionWritten};
 use super::types::{
     BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, NextDue, NoticeRef,
@@ -12,7 +13,7 @@ use super::types::{
 };
 use crate::job::{
     Command, Input, JobChange, JobNumber, JobRef, JobSpec, Micros, NotifyEntry, QueueChange,
-    StopRequest, Survivor,
+    Schedule, StopRequest, Survivor,
 };
 
 /// One write.
@@ -22,6 +23,10 @@ pub enum Write {
     BeginEpoch(String, String),
     SetQueue(QueueChange),
     DeleteQueue(String),
+    /// The schedule as it shall be; whether its next time stays.
+    SetSchedule(Box<Schedule>, bool),
+    DeleteSchedule(String),
+    Fire(Box<Firing>),
     /// The opening of an MCP session, JSON.
     SaveMcpSession {
         id: String,
@@ -68,6 +73,10 @@ pub enum WriteResult {
     Epoch(Epoch),
     QueueSet(QueueSet),
     QueueDeleted(QueueDeleted),
+    ScheduleSet(ScheduleSet),
+    /// Whether there was one.
+    ScheduleDeleted(bool),
+    Fired(Box<Fired>),
     Submitted(Result<Vec<SubmitOutcome>, BatchRefused>),
     Fenced(Fenced),
     StopRequested(Box<StopRequested>),
@@ -92,7 +101,11 @@ impl Write {
     /// claims come last, so that a slot that is freed in a batch is filled in it.
     pub fn rank(&self) -> u8 {
         match self {
-            Self::BeginEpoch(..) | Self::SetQueue(_) | Self::DeleteQueue(_) => 0,
+            Self::BeginEpoch(..)
+            | Self::SetQueue(_)
+            | Self::DeleteQueue(_)
+            | Self::SetSchedule(..)
+            | Self::DeleteSchedule(_) => 0,
             Self::Submit(_) => 1,
             Self::Started(_) => 2,
             Self::Paused(_)
@@ -109,6 +122,7 @@ impl Write {
             | Self::SaveMcpSession { .. }
             | Self::DeleteMcpSession(_)
             | Self::McpAnswered(_)
+            | Self::Fire(_)
             | Self::Void(_) => 3,
             Self::SegmentRead(_) => 4,
             Self::Finish(_) => 5,
@@ -124,6 +138,8 @@ impl Write {
             self,
             Self::Submit(_)
                 | Self::SetQueue(_)
+                | Self::SetSchedule(..)
+                | Self::Fire(_)
                 | Self::SaveMcpSession { .. }
                 | Self::McpAnswered(_)
                 | Self::Update(..)
@@ -145,6 +161,7 @@ impl Write {
     pub fn rows(&self) -> usize {
         match self {
             Self::Submit(submissions) => submissions.len(),
+            Self::Fire(firing) => firing.runs.len(),
             _ => 1,
         }
     }
@@ -159,6 +176,14 @@ impl Write {
             },
             Self::Input(_, input) => input.data.len(),
             Self::SaveMcpSession { opening, .. } => opening.len(),
+            Self::SetSchedule(..) => Schedule::JOB_BYTES_MAX,
+            Self::Fire(firing) => {
+                let jobs = firing
+                    .runs
+                    .iter()
+                    .filter_map(|run| run.submission.as_ref().ok());
+                jobs.map(|one| text_bytes(&one.job)).sum()
+            }
             _ => 0,
         };
         bytes as u64

@@ -28,7 +28,8 @@ pub fn since_ticks(ticks: u64) -> Duration {
     since_boot().saturating_sub(Duration::from_millis(at_ms))
 }
 
-fn since_boot() -> Duration {
+/// The time since boot, with the time that the machine was suspended: it cannot be set.
+pub fn since_boot() -> Duration {
     // CLOCK_BOOTTIME exists in every kernel that has pidfds.
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }

@@ -17,7 +17,7 @@ use std::{
 use crate::harness::{BINARY, Cli, Finished, Server, is_alive};
 
 /// Every verb, with words that it takes.
-const VERBS: [&[&str]; 25] = [
+const VERBS: [&[&str]; 26] = [
     &["run", "--", "env"],
     &["submit", "--", "true"],
     &["ls"],
@@ -39,6 +39,7 @@ const VERBS: [&[&str]; 25] = [
     &["rm", "1"],
     &["queue"],
     &["notify", "ls"],
+    &["schedule"],
     &["search", "x"],
     &["sql", "SELECT 1"],
     &["mcp"],

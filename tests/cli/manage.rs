@@ -40,16 +40,24 @@ fn queues_are_listed_made_changed_and_taken_away() {
         "--concurrency",
         "2",
         "--pause",
+        "a disk is replaced",
         "--weight",
         "5",
+        "--drain",
+        "--starts-per-minute",
+        "600",
         "--default",
         "timeout_s=600",
         "--json",
     ];
     let made = call(&server, "queue", &words).json();
     let expected = json!({"queue": "builds", "concurrency": 2, "paused": true, "weight": 5,
-                          "defaults": {"timeout_s": 600}, "running": 0, "queued": 0});
+                          "pause_reason": "a disk is replaced", "drain": true,
+                          "starts_per_minute": 600, "defaults": {"timeout_s": 600}, "running": 0, "queued": 0});
     assert_eq!(made, expected);
+    let closed = call(&server, "submit", &["--queue", "builds", "--", "true"]);
+    assert_eq!(closed.code(), 1, "it drains");
+    fine(call(&server, "queue", &["set", "builds", "--no-drain"]));
     fine(call(
         &server,
         "submit",
@@ -60,6 +68,8 @@ fn queues_are_listed_made_changed_and_taken_away() {
         page.contains("paused") && page.contains("timeout_s"),
         "{page}"
     );
+    let jobs = fine(call(&server, "ls", &[]));
+    assert!(jobs.contains("queue paused: a disk is replaced"), "{jobs}");
     let kept = call(&server, "queue", &["delete", "builds"]);
     assert_eq!(kept.code(), 1);
     assert_eq!(kept.err().trim().lines().count(), 1, "{}", kept.err());
@@ -294,4 +304,46 @@ fn a_graph_is_submitted_drawn_waited_for_explained_and_tried_again() {
         "{}",
         none.err()
     );
+}
+
+#[test]
+fn schedules_are_tried_set_listed_run_and_taken_away() {
+    let server = Server::start();
+    let zone = |words: &[&str]| {
+        server
+            .cli("schedule")
+            .args(words)
+            .env("TZ", "Asia/Kathmandu")
+            .run()
+    };
+    let next = fine(zone(&["next", "0 6 29 2 *"]));
+    assert!(next.starts_with("in Asia/Kathmandu:"), "{next}");
+    assert_eq!(next.matches("-02-29T06:00:00+05:45").count(), 5, "{next}");
+    let never = zone(&["next", "0 0 30 2 *"]);
+    assert_ne!(never.code(), 0);
+    assert!(never.err().contains("never fires"), "{}", never.err());
+    let set = ["set", "leap", "--cron", "0 6 29 2 *", "--overlap", "queue"];
+    let dry = fine(zone(
+        &[&set[..], &["--dry-run", "--", "echo", "leap"]].concat(),
+    ));
+    assert_eq!(call(&server, "schedule", &["--json"]).json(), json!([]));
+    let made = fine(zone(&[&set[..], &["--", "echo", "leap"]].concat()));
+    assert_eq!(made, dry);
+    assert_eq!(made.matches("+05:45  ").count(), 5, "{made}");
+    let page = fine(call(&server, "schedule", &["pause", "leap"]));
+    assert!(page.contains("paused"), "{page}");
+    fine(call(&server, "schedule", &["resume", "leap"]));
+    let page = fine(call(&server, "schedule", &[]));
+    assert!(
+        page.contains("leap") && page.contains("Asia/Kathmandu"),
+        "{page}"
+    );
+    let job = fine(call(&server, "schedule", &["run", "leap"]))
+        .trim()
+        .to_owned();
+    assert_eq!(call(&server, "wait", &[&job]).code(), 0);
+    assert_eq!(show(&server, &job)["schedule"]["name"], "leap");
+    assert_eq!(call(&server, "schedule", &["pause", "nothing"]).code(), 1);
+    fine(call(&server, "schedule", &["rm", "leap"]));
+    assert_eq!(call(&server, "schedule", &["rm", "leap"]).code(), 1);
 }

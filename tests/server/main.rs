@@ -49,6 +49,7 @@ mod remains;
 mod restart;
 mod retention;
 mod retry;
+mod schedules;
 mod search;
 mod secrets;
 mod service;

@@ -44,10 +44,13 @@ fn a_new_server_has_two_queues_and_tells_them_by_name() {
     let keys = [
         "concurrency",
         "defaults",
+        "drain",
+        "pause_reason",
         "paused",
         "queue",
         "queued",
         "running",
+        "starts_per_minute",
         "weight",
     ];
     let found: Vec<_> = queues[0].as_object().expect("an object").keys().collect();
@@ -55,6 +58,7 @@ fn a_new_server_has_two_queues_and_tells_them_by_name() {
     assert_eq!(queues[1]["concurrency"], 64);
     let slots = queues[0]["concurrency"].clone();
     let expected = json!({"queue": "builds", "concurrency": slots, "paused": false, "weight": 1,
+                          "pause_reason": null, "drain": false, "starts_per_minute": null,
                           "defaults": {}, "running": 0, "queued": 0});
     assert_eq!(set(&mut client, json!({"queue": "builds"})), expected);
     assert_eq!(queue(&mut client, "builds"), expected);
@@ -71,11 +75,14 @@ fn what_is_not_named_stays_across_changes_and_restarts() {
     );
     set(
         &mut client,
-        json!({"queue": "q", "paused": true, "defaults": {"priority": 4}}),
+        json!({"queue": "q", "paused": true, "pause_reason": "a disk is replaced",
+               "starts_per_minute": 6, "defaults": {"priority": 4}}),
     );
     set(&mut client, json!({"queue": "default", "concurrency": 777}));
     let changed = set(&mut client, json!({"queue": "q", "concurrency": 5}));
     let expected = json!({"queue": "q", "concurrency": 5, "paused": true, "weight": 9,
+                          "pause_reason": "a disk is replaced", "drain": false,
+                          "starts_per_minute": 6,
                           "defaults": {"priority": 4}, "running": 0, "queued": 0});
     assert_eq!(changed, expected);
     server.kill_9();
@@ -85,6 +92,14 @@ fn what_is_not_named_stays_across_changes_and_restarts() {
     assert_eq!(queue(&mut client, "default")["concurrency"], 777);
     let job = client.submit(json!({"argv": ["true"], "queue": "q"}));
     assert_eq!(job["priority"], 4, "defaults are known after a restart");
+    let open = set(
+        &mut client,
+        json!({"queue": "q", "paused": false, "starts_per_minute": null}),
+    );
+    assert_eq!(
+        (&open["pause_reason"], &open["starts_per_minute"]),
+        (&Value::Null, &Value::Null)
+    );
 }
 
 #[test]
@@ -479,4 +494,78 @@ fn counts_agree_with_the_history_also_after_a_kill() {
         told(&mut client) == counted(&mut client)
     });
     assert_eq!(told(&mut client).0["a"], (2, 2));
+}
+
+#[test]
+fn a_queue_that_drains_takes_no_new_jobs_and_runs_those_that_it_has() {
+    let server = Server::start();
+    let mut client = server.connect();
+    set(&mut client, json!({"queue": "q", "paused": true}));
+    let key = json!({"argv": ["true"], "queue": "q", "idempotency_key": "k"});
+    let queued = client.submit(key.clone());
+    let elsewhere = client.submit(json!({"argv": ["true"]}));
+    set(
+        &mut client,
+        json!({"queue": "q", "drain": true, "paused": false}),
+    );
+    let refused = client.refused(
+        -32004,
+        "job.submit",
+        json!({"argv": ["true"], "queue": "q"}),
+    );
+    assert!(
+        refused["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("drains")),
+        "{refused}"
+    );
+    let again = client.ok("job.submit", key);
+    assert_eq!(again["created"], false, "a repeated submit is no new job");
+    assert_eq!(client.finished(&queued)["state"], "succeeded");
+    client.refused(-32004, "job.retry", json!({"job": queued["id"]}));
+    set(&mut client, json!({"queue": "default", "paused": true}));
+    client.finished(&elsewhere);
+    let moved = client.submit(json!({"argv": ["true"]}));
+    let to_q = json!({"job": moved["id"], "queue": "q"});
+    client.refused(-32004, "job.update", to_q.clone());
+    set(&mut client, json!({"queue": "q", "drain": false}));
+    client.ok("job.update", to_q);
+    client.finished(&moved);
+}
+
+#[test]
+fn a_queue_starts_no_more_jobs_in_a_minute_than_it_may_across_a_kill() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    set(
+        &mut client,
+        json!({"queue": "slow", "starts_per_minute": 2}),
+    );
+    let jobs = [(); 4].map(|()| client.submit(json!({"argv": ["true"], "queue": "slow"})));
+    let other = client.submit(json!({"argv": ["true"]}));
+    for job in [&jobs[0], &jobs[1], &other] {
+        client.finished(job);
+    }
+    assert_eq!(state(&mut client, &jobs[2]), "queued");
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    let other = client.submit(json!({"argv": ["true"]}));
+    client.finished(&other);
+    assert_eq!(
+        state(&mut client, &jobs[2]),
+        "queued",
+        "the starts are remembered"
+    );
+    set(
+        &mut client,
+        json!({"queue": "slow", "starts_per_minute": 3}),
+    );
+    client.finished(&jobs[2]);
+    assert_eq!(state(&mut client, &jobs[3]), "queued");
+    set(
+        &mut client,
+        json!({"queue": "slow", "starts_per_minute": null}),
+    );
+    client.finished(&jobs[3]);
 }

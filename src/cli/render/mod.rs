@@ -17,5 +17,6 @@ pub(super) mod receiver;
 pub(super) mod recording;
 pub(super) mod shell;
 pub(super) mod size;
+pub(super) mod time_zone;
 pub(super) mod times;
 pub(super) mod usage_error;

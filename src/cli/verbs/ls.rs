@@ -1,11 +1,12 @@
 //! `ls`: live jobs and the last ten final ones, or all that match the filters, newest first.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{collections::BTreeMap, io::IsTerminal, process::ExitCode};
 
 use chrono::{DateTime, Utc};
 use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table};
 use serde_json::{Value, json};
 
+use super::queue;
 use crate::{
     cli::{
         connect::{
@@ -70,7 +71,11 @@ pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
     if args.print.json {
         print::json(&Value::Array(found))?;
     } else {
-        args.print(&found)?;
+        let pauses = match &mut link {
+            Some(link) if found.iter().any(|job| job["state"] == "queued") => pauses(link).await?,
+            _ => Pauses::new(),
+        };
+        args.print(&found, &pauses)?;
     }
     if let Some(link) = &mut link {
         disk_notice::print_if_due(link).await;
@@ -78,8 +83,17 @@ pub async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Queues that are paused, and what is said about it.
+type Pauses = BTreeMap<String, String>;
+
+async fn pauses(link: &mut Link) -> anyhow::Result<Pauses> {
+    let queues = queue::all(link, "queue.list", "queues").await?;
+    let pause = |queue: &Value| Some((queue["queue"].as_str()?.to_owned(), queue::pause(queue)?));
+    Ok(queues.iter().filter_map(pause).collect())
+}
+
 impl LsArgs {
-    fn print(&self, found: &[Value]) -> anyhow::Result<()> {
+    fn print(&self, found: &[Value], pauses: &Pauses) -> anyhow::Result<()> {
         let found: Vec<ShownJob> = found.iter().map(ShownJob::read).collect::<Result<_, _>>()?;
         if found.is_empty() {
             print::line_on_terminal("no jobs; `cc-executor run -- COMMAND` runs one");
@@ -88,7 +102,7 @@ impl LsArgs {
         if self.graph {
             return print::page(&graph::draw(&found));
         }
-        print::out(self.table(&found, times::now(), width()).as_bytes())
+        print::out(self.table(&found, pauses, times::now(), width()).as_bytes())
     }
 
     async fn find(&self, link: &mut Link) -> anyhow::Result<Vec<Value>> {
@@ -110,7 +124,13 @@ impl LsArgs {
 
     /// The jobs as text, one line each below a headline; `width` is that of the terminal, `None` if
     /// stdout is not one.
-    fn table(&self, jobs: &[ShownJob], now: DateTime<Utc>, width: Option<u16>) -> String {
+    fn table(
+        &self,
+        jobs: &[ShownJob],
+        pauses: &Pauses,
+        now: DateTime<Utc>,
+        width: Option<u16>,
+    ) -> String {
         let mut table = Table::new();
         table.load_style(comfy_table::presets::NOTHING);
         table.set_header([
@@ -122,7 +142,7 @@ impl LsArgs {
             "TIME",
             "EXIT",
         ]);
-        table.add_rows(jobs.iter().map(|job| self.row(job, now)));
+        table.add_rows(jobs.iter().map(|job| self.row(job, pauses, now)));
         if let Some(width) = width {
             table.set_width(width.max(WIDTH_MIN));
             table.set_content_arrangement(ContentArrangement::Dynamic);
@@ -143,7 +163,7 @@ impl LsArgs {
         out
     }
 
-    fn row(&self, job: &ShownJob, now: DateTime<Utc>) -> Row {
+    fn row(&self, job: &ShownJob, pauses: &Pauses, now: DateTime<Utc>) -> Row {
         let clock = if self.utc { Clock::Utc } else { Clock::Local };
         let what = match &job.name {
             Some(name) => format!("{}: {}", visible(name), job.command()),
@@ -151,6 +171,7 @@ impl LsArgs {
         };
         let submitted = job.submitted_at.map(|at| times::short(at, now, clock));
         let time = job.run_seconds(now).map(duration::short);
+        let waits = pauses.get(&job.queue).filter(|_| job.state == "queued");
         let mut row = Row::from([
             job.number.to_string(),
             visible(&job.state),
@@ -158,7 +179,7 @@ impl LsArgs {
             visible(&job.queue),
             submitted.unwrap_or_default(),
             time.unwrap_or_default(),
-            exit(job),
+            waits.map_or_else(|| exit(job), |pause| format!("queue {pause}")),
         ]);
         row.max_height(1);
         row
@@ -212,7 +233,13 @@ mod tests {
     fn table(words: &[&str], jobs: &[ShownJob], width: Option<u16>) -> String {
         let words = std::iter::once(&"ls").chain(words);
         let args = Line::try_parse_from(words).expect("valid").ls;
-        args.table(jobs, "2026-11-22T10:00:00Z".parse().expect("a time"), width)
+        let pauses = Pauses::from([("builds".to_owned(), "paused: a disk is replaced".to_owned())]);
+        args.table(
+            jobs,
+            &pauses,
+            "2026-11-22T10:00:00Z".parse().expect("a time"),
+            width,
+        )
     }
 
     fn two_jobs() -> [ShownJob; 2] {
@@ -240,6 +267,17 @@ mod tests {
             assert!(lines[2].contains(part), "{text}");
         }
         assert!(!text.contains('\x1b'));
+    }
+
+    #[test]
+    fn a_job_that_waits_in_a_paused_queue_says_so() {
+        let jobs = ["queued", "running"]
+            .map(|state| sample(json!({"state": state, "queue": "builds", "argv": ["true"]})));
+        let text = table(&["--color", "never"], &jobs, None);
+        let said = text
+            .lines()
+            .map(|line| line.contains("queue paused: a disk is replaced"));
+        assert_eq!(said.collect::<Vec<_>>(), [false, true, false], "{text}");
     }
 
     #[test]

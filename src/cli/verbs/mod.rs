@@ -22,6 +22,7 @@ mod retention;
 mod retry;
 mod rm;
 pub(super) mod run;
+mod schedule;
 mod search;
 pub(super) mod serve;
 mod show;
@@ -93,6 +94,8 @@ pub enum Verb {
     Queue(queue::QueueArgs),
     /// List notices of jobs' states, try them again, and test their receivers
     Notify(notify::NotifyArgs),
+    /// List, set, try and delete schedules: jobs at times of a calendar
+    Schedule(schedule::ScheduleArgs),
     /// Search outputs for lines with a text or a pattern
     Search(search::SearchArgs),
     /// Query the job history in SQL
@@ -162,6 +165,7 @@ impl Verb {
             Self::Du(args) => du::du(args).await,
             Self::Queue(args) => queue::queue(args).await,
             Self::Notify(args) => notify::notify(args).await,
+            Self::Schedule(args) => schedule::schedule(args).await,
             Self::Search(args) => search::search(args).await,
             Self::Sql(args) => sql::sql(args).await,
             Self::Mcp(args) => mcp::mcp(args).await,

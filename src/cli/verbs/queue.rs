@@ -58,13 +58,26 @@ struct QueueSettings {
     #[arg(help_heading = "Settings", long, value_name = "N")]
     concurrency: Option<u32>,
 
-    /// Start no more jobs; running ones go on
-    #[arg(help_heading = "Settings", long)]
-    pause: bool,
+    /// Start no more jobs; running ones go on. The reason is shown beside the jobs that wait
+    #[arg(help_heading = "Settings", long, value_name = "REASON", num_args = 0..=1,
+        default_missing_value = "")]
+    pause: Option<String>,
 
     /// Start jobs again after --pause
     #[arg(help_heading = "Settings", long, conflicts_with = "pause")]
     resume: bool,
+
+    /// Take no new jobs; those that are queued are started
+    #[arg(help_heading = "Settings", long)]
+    drain: bool,
+
+    /// Take jobs again after --drain
+    #[arg(help_heading = "Settings", long, conflicts_with = "drain")]
+    no_drain: bool,
+
+    /// Start at most this many jobs in any 60 seconds, 1 to 6000; none: no bound
+    #[arg(help_heading = "Settings", long, value_name = "N|none", value_parser = rate)]
+    starts_per_minute: Option<Value>,
 
     /// Share of the queue when queues compete for shims, 1 to 1000
     #[arg(help_heading = "Settings", long, value_name = "N")]
@@ -104,20 +117,36 @@ async fn remove(link: &mut Link, names: &[String]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
+/// All pages of the list `key` of a method that takes a cursor.
+pub async fn all(link: &mut Link, method: &str, key: &str) -> anyhow::Result<Vec<Value>> {
+    let (mut found, mut params) = (Vec::new(), json!({}));
+    loop {
+        let mut page = link.request(method, &params).await?;
+        if let Some(page) = page[key].as_array_mut() {
+            found.append(page);
+        }
+        match page["next_cursor"].take() {
+            Value::Null => return Ok(found),
+            cursor => params["cursor"] = cursor,
+        }
+    }
+}
+
+/// Why jobs of a queue do not start, as far as its settings are the cause: it is paused.
+pub fn pause(queue: &Value) -> Option<String> {
+    if queue["paused"] != true {
+        return None;
+    }
+    let reason = queue["pause_reason"].as_str();
+    Some(reason.map_or_else(
+        || "paused".to_owned(),
+        |reason| format!("paused: {}", visible(reason)),
+    ))
+}
+
 impl QueueArgs {
     async fn list(&self, link: &mut Link) -> anyhow::Result<ExitCode> {
-        let mut queues = Vec::new();
-        let mut params = json!({});
-        loop {
-            let mut page = link.request("queue.list", &params).await?;
-            if let Some(page) = page["queues"].as_array_mut() {
-                queues.append(page);
-            }
-            match page["next_cursor"].take() {
-                Value::Null => break,
-                cursor => params["cursor"] = cursor,
-            }
-        }
+        let queues = all(link, "queue.list", "queues").await?;
         self.show(queues.clone(), Value::Array(queues))
     }
 
@@ -137,8 +166,17 @@ impl QueueSettings {
         if let Some(concurrency) = self.concurrency {
             params.insert("concurrency".into(), json!(concurrency));
         }
-        if self.pause || self.resume {
-            params.insert("paused".into(), json!(self.pause));
+        if self.pause.is_some() || self.resume {
+            params.insert("paused".into(), json!(self.pause.is_some()));
+        }
+        if let Some(reason) = self.pause.as_ref().filter(|reason| !reason.is_empty()) {
+            params.insert("pause_reason".into(), json!(reason));
+        }
+        if self.drain || self.no_drain {
+            params.insert("drain".into(), json!(self.drain));
+        }
+        if let Some(rate) = &self.starts_per_minute {
+            params.insert("starts_per_minute".into(), rate.clone());
         }
         if let Some(weight) = self.weight {
             params.insert("weight".into(), json!(weight));
@@ -149,6 +187,15 @@ impl QueueSettings {
         }
         Value::Object(params)
     }
+}
+
+/// A number of starts, or null for `none`.
+fn rate(text: &str) -> anyhow::Result<Value> {
+    if text == "none" {
+        return Ok(Value::Null);
+    }
+    let rate: u32 = text.parse().context("write a number of starts, or none")?;
+    Ok(json!(rate))
 }
 
 fn default(text: &str) -> anyhow::Result<(String, Value)> {
@@ -163,7 +210,14 @@ fn table(queues: &[Value]) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
-        "QUEUE", "RUNNING", "SLOTS", "QUEUED", "WEIGHT", "STATE", "DEFAULTS",
+        "QUEUE",
+        "RUNNING",
+        "SLOTS",
+        "QUEUED",
+        "WEIGHT",
+        "PER MINUTE",
+        "STATE",
+        "DEFAULTS",
     ]);
     table.add_rows(queues.iter().map(row));
     let mut text = String::new();
@@ -174,12 +228,15 @@ fn table(queues: &[Value]) -> String {
     text
 }
 
-fn row(queue: &Value) -> [String; 7] {
+fn row(queue: &Value) -> [String; 8] {
     let number = |key: &str| queue[key].as_u64().unwrap_or(0).to_string();
-    let state = match queue["paused"].as_bool() {
-        Some(true) => "paused",
-        _ => "open",
+    let drains = (queue["drain"] == true).then(|| "drains".to_owned());
+    let states: Vec<String> = drains.into_iter().chain(pause(queue)).collect();
+    let state = match states.is_empty() {
+        true => "open".to_owned(),
+        false => states.join(", "),
     };
+    let rate = queue["starts_per_minute"].as_u64();
     let defaults = queue["defaults"].as_object().filter(|map| !map.is_empty());
     [
         visible(queue["queue"].as_str().unwrap_or_default()),
@@ -187,7 +244,8 @@ fn row(queue: &Value) -> [String; 7] {
         number("concurrency"),
         number("queued"),
         number("weight"),
-        state.to_owned(),
+        rate.map_or_else(String::new, |rate| rate.to_string()),
+        state,
         defaults.map_or_else(String::new, |map| visible(&json!(map).to_string())),
     ]
 }
@@ -228,17 +286,34 @@ mod tests {
             "env={\"A\":\"b\"}",
             "--default",
             "name=\"n=m\"",
+            "--drain",
+            "--starts-per-minute",
+            "30",
         ]);
         let expected = json!({"queue": "q", "concurrency": 3, "paused": true, "weight": 9,
-            "defaults": {"timeout_s": 5, "env": {"A": "b"}, "name": "n=m"}});
+            "drain": true, "starts_per_minute": 30, "defaults": {"timeout_s": 5, "env": {"A": "b"}, "name": "n=m"}});
         assert_eq!(all, Some(expected));
         let back = params(&["q", "--resume", "--no-defaults"]);
         assert_eq!(
             back,
             Some(json!({"queue": "q", "paused": false, "defaults": {}}))
         );
+        let why = params(&[
+            "q",
+            "--pause",
+            "a disk is replaced",
+            "--starts-per-minute",
+            "none",
+        ]);
+        let expected = json!({"queue": "q", "paused": true, "starts_per_minute": null,
+            "pause_reason": "a disk is replaced"});
+        assert_eq!(why, Some(expected));
+        let open = json!({"queue": "q", "drain": false});
+        assert_eq!(params(&["q", "--no-drain"]), Some(open));
         for wrong in [
             &["q", "--pause", "--resume"][..],
+            &["q", "--drain", "--no-drain"],
+            &["q", "--starts-per-minute", "many"],
             &["q", "--default", "timeout_s"],
             &["q", "--default", "name=text"],
             &[],
@@ -265,11 +340,17 @@ mod tests {
     fn a_table_is_harmless() {
         let text = table(&[json!({
             "queue": "bu\u{1b}[2Jild", "running": 1, "concurrency": 4, "queued": 17, "weight": 2,
-            "paused": true, "defaults": {"name": "\u{9b}x"},
+            "paused": true, "pause_reason": "dis\u{7}k", "drain": true,
+            "defaults": {"name": "\u{9b}x"},
         })]);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 2);
-        for part in ["bu\\x1b[2Jild", "17", "paused", "\\u{9b}x"] {
+        for part in [
+            "bu\\x1b[2Jild",
+            "17",
+            "drains, paused: dis\\x07k",
+            "\\u{9b}x",
+        ] {
             assert!(lines[1].contains(part), "{part} in {text}");
         }
         assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text}");

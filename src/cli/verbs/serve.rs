@@ -346,7 +346,8 @@ async fn wait_for_idle(state: &ServerState) {
         // A session that came and went between two checks counts as well.
         let empty_since = state.sessions.empty_since();
         let is_idle = matches!(state.executor.live_jobs().await, Ok(0))
-            && state.executor.notice_totals().waiting == 0;
+            && state.executor.notice_totals().waiting == 0
+            && !state.executor.expects_schedules().await;
         let idle = empty_since.is_some() && is_idle;
         busy_at = if idle {
             empty_since.unwrap_or(busy_at).max(busy_at)
@@ -363,6 +364,7 @@ async fn wait_for_idle(state: &ServerState) {
 /// process then exits at once.
 async fn drain(state: &ServerState) {
     state.draining.cancel();
+    state.executor.stop_schedules();
     let mut ticks = tokio::time::interval(DRAIN_POLL);
     let mut logged = None;
     loop {

@@ -47,6 +47,11 @@ impl<'a> Params<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether the key is there with the value null, which switches something off.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
+    }
+
     /// The refusal of a key's value; `message` says what would be right.
     pub fn wrong(&self, key: &str, message: &str) -> Refusal {
         Refusal::params(&format!("{}{key}", self.prefix), message)

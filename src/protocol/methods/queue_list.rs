@@ -88,6 +88,9 @@ mod tests {
             name: name.to_owned(),
             concurrency: 1,
             paused: false,
+            pause_reason: None,
+            drain: false,
+            starts_per_minute: None,
             weight: 1,
             defaults: Map::new(),
             running: 0,
@@ -95,7 +98,7 @@ mod tests {
         });
         let (mut cursor, mut seen) = (String::new(), 0);
         loop {
-            let page = QueueListView::of(&queues, &cursor, 250);
+            let page = QueueListView::of(&queues, &cursor, 400);
             assert!(page.queues.len() < 4, "cut");
             seen += page.queues.len();
             match page.next_cursor {
@@ -104,6 +107,6 @@ mod tests {
             }
         }
         assert_eq!(seen, 5);
-        assert!(QueueListView::of(&queues, "e", 250).queues.is_empty());
+        assert!(QueueListView::of(&queues, "e", 400).queues.is_empty());
     }
 }

@@ -10,7 +10,16 @@ use crate::{
     },
 };
 
-const KEYS: [&str; 5] = ["queue", "concurrency", "paused", "weight", "defaults"];
+const KEYS: [&str; 8] = [
+    "queue",
+    "concurrency",
+    "paused",
+    "pause_reason",
+    "drain",
+    "starts_per_minute",
+    "weight",
+    "defaults",
+];
 
 fn change(params: &Params<'_>) -> Result<QueueChange, Refusal> {
     let number = |key, max: u32| -> Result<Option<u32>, Refusal> {
@@ -21,6 +30,12 @@ fn change(params: &Params<'_>) -> Result<QueueChange, Refusal> {
         name: name(params)?,
         concurrency: number("concurrency", Queue::CONCURRENCY_MAX)?,
         paused: params.flag("paused")?,
+        pause_reason: pause_reason(params)?,
+        drain: params.flag("drain")?,
+        starts_per_minute: match params.is_null("starts_per_minute") {
+            true => Some(None),
+            false => number("starts_per_minute", Queue::STARTS_PER_MINUTE_MAX)?.map(Some),
+        },
         weight: number("weight", Queue::WEIGHT_MAX)?,
         defaults: defaults(params)?,
     })
@@ -32,6 +47,19 @@ pub fn name(params: &Params<'_>) -> Result<String, Refusal> {
     let name = name.ok_or_else(|| params.wrong("queue", "missing"))?;
     Queue::check_name(name)?;
     Ok(name.to_owned())
+}
+
+/// A reason belongs to the request that pauses.
+fn pause_reason(params: &Params<'_>) -> Result<Option<String>, Refusal> {
+    let Some(reason) = params.text("pause_reason")? else {
+        return Ok(None);
+    };
+    if params.flag("paused")? != Some(true) {
+        let message = "is the reason of a pause: say \"paused\": true in the same request";
+        return Err(params.wrong("pause_reason", message));
+    }
+    Queue::check_pause_reason(reason)?;
+    Ok(Some(reason.to_owned()))
 }
 
 fn defaults(params: &Params<'_>) -> Result<Option<Map<String, Value>>, Refusal> {
@@ -80,6 +108,17 @@ mod tests {
             (all.concurrency, all.weight, all.paused),
             (Some(1024), Some(1000), Some(true))
         );
+        let rate = |value: Value| {
+            let change = parse(json!({"queue": "q", "starts_per_minute": value}));
+            change.expect("valid").starts_per_minute
+        };
+        assert_eq!(
+            (rate(json!(5)), rate(json!(null))),
+            (Some(Some(5)), Some(None))
+        );
+        let why = json!({"queue": "q", "paused": true, "pause_reason": "a disk is replaced"});
+        let why = parse(why).expect("valid").pause_reason;
+        assert_eq!(why.as_deref(), Some("a disk is replaced"));
         assert_eq!(all.defaults, Some(Map::new()));
     }
 
@@ -98,6 +137,13 @@ mod tests {
             json!({"queue": "q", "paused": 1}),
             json!({"queue": "q", "defaults": []}),
             json!({"queue": "q", "defaults": {"argv": ["x"]}}),
+            json!({"queue": "q", "drain": "yes"}),
+            json!({"queue": "q", "starts_per_minute": 0}),
+            json!({"queue": "q", "starts_per_minute": 6001}),
+            json!({"queue": "q", "pause_reason": "why"}),
+            json!({"queue": "q", "pause_reason": "why", "paused": false}),
+            json!({"queue": "q", "pause_reason": "", "paused": true}),
+            json!({"queue": "q", "pause_reason": "x".repeat(1025), "paused": true}),
             json!({"queue": "q", "colour": 1}),
         ] {
             assert!(parse(wrong.clone()).is_err(), "{wrong}");

@@ -32,10 +32,16 @@ pub(super) async fn update(
     if snapshot.begun || snapshot.state.is_final() {
         return view::known(batch.conn, number).await.map(Updated::Started);
     }
-    if let Some(queue) = &change.queue
-        && !exists(batch, queue).await?
+    if let Some(queue) = change
+        .queue
+        .clone()
+        .filter(|queue| *queue != snapshot.queue)
     {
-        return Ok(Updated::UnknownQueue(queue.clone()));
+        match drains(batch, &queue).await? {
+            None => return Ok(Updated::UnknownQueue(queue)),
+            Some(true) => return Ok(Updated::QueueDrains(queue)),
+            Some(false) => {}
+        }
     }
     if snapshot.state == JobState::Queued && snapshot.exclusive.is_some() && !snapshot.waits_for_key
     {
@@ -128,12 +134,13 @@ async fn set_time(
     Ok(())
 }
 
-async fn exists(batch: &mut WriteBatch<'_>, queue: &str) -> sqlx::Result<bool> {
+/// Whether a queue drains; `None`: there is no such queue.
+async fn drains(batch: &mut WriteBatch<'_>, queue: &str) -> sqlx::Result<Option<bool>> {
     sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT 1 FROM queues WHERE name = ?1) AS "exists!: bool""#,
+        r#"SELECT drain AS "drain!: bool" FROM queues WHERE name = ?1"#,
         queue
     )
-    .fetch_one(&mut *batch.conn)
+    .fetch_optional(&mut *batch.conn)
     .await
 }
 

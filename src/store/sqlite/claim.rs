@@ -62,8 +62,10 @@ pub(super) async fn claim(
     // Jobs with the keys that are taken now want no shim.
     exclusive::assign_turns(batch).await?;
     let wanting = u32::try_from(batch.tally.ready()).unwrap_or(u32::MAX);
+    let next_start_in = batch.tally.next_start_in();
     for claimed in &mut claimed {
         claimed.wanting = wanting;
+        claimed.next_start_in = next_start_in;
     }
     Ok(claimed)
 }
@@ -108,7 +110,10 @@ async fn begin(
     for step in steps {
         batch.add_event(step, None, ACTOR, request.at);
     }
-    Ok(Claimed { claims, wanting: 0 })
+    Ok(Claimed {
+        claims,
+        ..Claimed::default()
+    })
 }
 
 async fn add_inputs(batch: &mut WriteBatch<'_>, claims: &mut [ClaimedJob]) -> sqlx::Result<()> {

@@ -4,8 +4,8 @@
 
 use super::{
     attempts, change, claim, dependencies, due, event_writer::write_noticed_events, exclusive,
-    finish, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, notices, outputs, queues,
-    retention, stop_requests,
+    finish, firing, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, notices, outputs, queues,
+    retention, schedules, stop_requests,
 };
 use crate::store::write::{Write, WriteResult};
 
@@ -68,6 +68,13 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
         }
         Write::SetQueue(change) => WriteResult::QueueSet(queues::set(batch, change).await?),
         Write::DeleteQueue(name) => WriteResult::QueueDeleted(queues::delete(batch, name).await?),
+        Write::SetSchedule(schedule, keeps_next) => {
+            WriteResult::ScheduleSet(schedules::set(batch, schedule, *keeps_next).await?)
+        }
+        Write::DeleteSchedule(name) => {
+            WriteResult::ScheduleDeleted(schedules::delete(batch, name).await?)
+        }
+        Write::Fire(request) => WriteResult::Fired(Box::new(firing::fire(batch, request).await?)),
         Write::SaveMcpSession { id, opening } => {
             mcp::save_session(batch.conn, id, opening).await?;
             WriteResult::Done

@@ -7,10 +7,12 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
-/// Names are shared by the maps that have them as keys.
-pub(in crate::store) type QueueName = Arc<str>;
+use super::start_rates::StartRates;
+
+pub(in crate::store) use super::start_rates::QueueName;
 
 /// A moment of virtual time, in steps of 1/[`START`] of a start at weight 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +31,8 @@ pub(in crate::store) struct SharingSettings {
     pub paused: bool,
     /// Its share, from 1.
     pub weight: u32,
+    /// The most starts in any minute; `None`: no bound.
+    pub starts_per_minute: Option<u32>,
 }
 
 /// The jobs of a queue that are not final.
@@ -65,6 +69,8 @@ pub(super) struct QueueShare {
     turn: i64,
     /// When its next start is due; `None`: none of its jobs can start.
     due: Option<VirtualTime>,
+    /// How many starts its bound of starts in a minute leaves now.
+    left: u64,
 }
 
 impl QueueShare {
@@ -76,17 +82,31 @@ impl QueueShare {
             next: VirtualTime::default(),
             turn: 0,
             due: None,
+            left: u64::MAX,
         }
     }
 
     /// How many of its jobs lack nothing but a shim.
     fn ready(&self) -> u64 {
+        self.startable().min(self.left)
+    }
+
+    /// The same without the bound of starts in a minute.
+    fn startable(&self) -> u64 {
         let slots = u64::from(self.settings.concurrency);
         match self.settings.paused {
             true => 0,
             false => slots
                 .saturating_sub(self.counts.active)
                 .min(self.counts.queued),
+        }
+    }
+
+    /// How many more jobs may start in this minute, of which `starts` have started.
+    fn left_after(&self, starts: u64) -> u64 {
+        match self.settings.starts_per_minute {
+            None => u64::MAX,
+            Some(most) => u64::from(most).saturating_sub(starts),
         }
     }
 
@@ -116,6 +136,8 @@ pub(super) struct FairQueues {
     clock: OrderClock,
     /// The sum over all queues.
     ready: u64,
+    /// The starts of queues that may have only so many in a minute.
+    rates: StartRates,
 }
 
 impl FairQueues {
@@ -127,6 +149,36 @@ impl FairQueues {
     /// How far the order has come, for [`Self::restore_clock`].
     pub fn clock(&self) -> OrderClock {
         self.clock
+    }
+
+    /// Moves on to this moment, a time since boot: queues whose bound of starts in a minute allows more
+    /// starts than before have them from now on.
+    pub fn advance(&mut self, now: Duration) {
+        for name in self.rates.advance(now) {
+            self.change(&name, |_| ());
+        }
+    }
+
+    /// How long it takes until a queue that has jobs and slots, and no start left in this minute, gets
+    /// one; `None` if there is no such queue.
+    pub fn next_start_in(&self) -> Option<Duration> {
+        self.rates.next_of(|name| {
+            let queue = self.queues.get(name);
+            queue.is_some_and(|queue| queue.left == 0 && queue.startable() > 0)
+        })
+    }
+
+    /// A job of this queue was started at a moment before now; earlier ones must come first.
+    pub fn restore_start(&mut self, name: &str, moment: Duration) {
+        let name = self.shared_name(name);
+        self.rates.add_at(&name, moment);
+        self.change(&name, |_| ());
+    }
+
+    /// A start of this queue, which counted for its bound, has not taken place. The queue itself is
+    /// restored by [`Self::restore`].
+    pub fn take_start_back(&mut self, name: &QueueName) {
+        self.rates.take_back(name);
     }
 
     /// The queue of this name.
@@ -185,6 +237,9 @@ impl FairQueues {
         self.clock.now = due;
         self.clock.starts += 1;
         let starts = self.clock.starts;
+        if self.is_bounded(&name) {
+            self.rates.add(&name);
+        }
         self.change(&name, |queue| {
             queue.counts.queued -= 1;
             queue.counts.active += 1;
@@ -193,6 +248,12 @@ impl FairQueues {
             queue.due = None;
         });
         Some(name)
+    }
+
+    /// Whether a start of this queue counts for a bound of starts in a minute.
+    pub fn is_bounded(&self, name: &str) -> bool {
+        let queue = self.queues.get(name);
+        queue.is_some_and(|queue| queue.settings.starts_per_minute.is_some())
     }
 
     /// Makes a queue what it was, with its place in the order; `None`: takes it away.
@@ -217,6 +278,7 @@ impl FairQueues {
     /// Takes over where the order of `earlier` had come.
     pub fn continue_from(&mut self, earlier: &Self) {
         self.clock = earlier.clock;
+        self.rates = earlier.rates.clone();
         let names: Vec<_> = self.queues.keys().cloned().collect();
         for name in names {
             let earlier = earlier.get(&name);
@@ -231,8 +293,10 @@ impl FairQueues {
     fn change<T>(&mut self, name: &str, change: impl FnOnce(&mut QueueShare) -> T) -> Option<T> {
         self.unlist(name);
         let now = self.clock.now;
+        let starts = self.rates.count(name);
         let queue = self.queues.get_mut(name)?;
         let changed = change(queue);
+        queue.left = queue.left_after(starts);
         // A queue that becomes ready starts at the present: it neither saves up what it did not use
         // nor pays for it.
         let is_new = queue.due.is_none() && queue.turn <= 0;

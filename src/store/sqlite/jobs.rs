@@ -3,7 +3,7 @@
 //!
 //! Later changes are in the files named after them (`claim`, `finish`, …).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 use sqlx::Sqlite;
@@ -121,16 +121,17 @@ fn named_jobs(batches: &[&[Submission]]) -> BTreeSet<JobId> {
     after.filter_map(id).collect()
 }
 
-/// Those of the named queues that exist; and the last number that a job was given.
+/// Those of the named queues that exist, with whether they drain; and the last number that a job was
+/// given.
 async fn queues(
     batch: &mut WriteBatch<'_>,
     batches: &[&[Submission]],
-) -> sqlx::Result<(HashSet<String>, JobNumber)> {
+) -> sqlx::Result<(HashMap<String, bool>, JobNumber)> {
     let named = batches.iter().flat_map(|one_batch| one_batch.iter());
     let named: BTreeSet<&str> = named.map(|one| one.job.queue.as_str()).collect();
     let named = json(&named)?;
     let rows = sqlx::query!(
-        r#"SELECT name AS "name!: String",
+        r#"SELECT name AS "name!: String", drain AS "drain!: bool",
                (SELECT max(seq) FROM sqlite_sequence WHERE name = 'jobs') AS "last: i64"
            FROM queues WHERE name IN (SELECT value FROM json_each(?1))"#,
         named
@@ -139,7 +140,8 @@ async fn queues(
     .await?;
     // Before the first job the sequence has no row.
     let last = rows.first().and_then(|row| row.last).unwrap_or(0);
-    Ok((rows.into_iter().map(|row| row.name).collect(), last))
+    let queues = rows.into_iter().map(|row| (row.name, row.drain));
+    Ok((queues.collect(), last))
 }
 
 /// Those of the named keys that are in use.
@@ -183,7 +185,8 @@ async fn keys(
 /// Finds out which submissions are new. Pure.
 struct Classifier<'a> {
     key: &'a DigestKey,
-    queues: HashSet<String>,
+    /// Whether they drain.
+    queues: HashMap<String, bool>,
     keys: HashMap<String, KeyOwner>,
     /// The stored jobs that are named in `after`.
     dependencies: HashMap<JobId, (JobNumber, JobState)>,
@@ -274,8 +277,11 @@ impl<'a> Classifier<'a> {
                 }
             });
         }
-        if !self.queues.contains(&submission.job.queue) {
-            return Err(SubmitError::UnknownQueue(submission.job.queue.clone()));
+        let queue = &submission.job.queue;
+        match self.queues.get(queue) {
+            None => return Err(SubmitError::UnknownQueue(queue.clone())),
+            Some(true) => return Err(SubmitError::QueueDrains(queue.clone())),
+            Some(false) => {}
         }
         let new = self.new_submission(submission, earlier)?;
         let target = SubmissionTarget::New(self.new.len());

@@ -29,6 +29,7 @@ pub(super) async fn set(
         concurrency: queue.concurrency,
         paused: queue.paused,
         weight: queue.weight,
+        starts_per_minute: queue.starts_per_minute,
     };
     batch.tally.set_queue(&queue.name, settings);
     show(&mut queue, batch.tally.counts(&change.name));
@@ -38,21 +39,32 @@ pub(super) async fn set(
 /// False where there are too many already.
 async fn upsert(conn: &mut SqliteConnection, change: &QueueChange) -> sqlx::Result<bool> {
     let defaults = change.defaults.as_ref().map(json).transpose()?;
+    let sets_rate = change.starts_per_minute.is_some();
+    let rate = change.starts_per_minute.flatten();
     let done = sqlx::query!(
-        "INSERT INTO queues (name, concurrency, paused, weight, defaults)
-         SELECT ?1, coalesce(?2, concurrency), coalesce(?3, 0), coalesce(?4, 1), coalesce(?5, '{}')
+        "INSERT INTO queues (name, concurrency, paused, weight, defaults, pause_reason, drain,
+             starts_per_minute)
+         SELECT ?1, coalesce(?2, concurrency), coalesce(?3, 0), coalesce(?4, 1), coalesce(?5, '{}'),
+             iif(?3, ?7, NULL), coalesce(?8, 0), ?10
          FROM queues WHERE name = 'default'
            AND ((SELECT count(*) FROM queues) < ?6
                 OR EXISTS (SELECT 1 FROM queues AS q WHERE q.name = ?1))
          ON CONFLICT (name) DO UPDATE SET concurrency = coalesce(?2, concurrency),
              paused = coalesce(?3, paused), weight = coalesce(?4, weight),
-             defaults = coalesce(?5, defaults)",
+             defaults = coalesce(?5, defaults),
+             pause_reason = iif(coalesce(?3, paused), coalesce(?7, pause_reason), NULL),
+             drain = coalesce(?8, drain),
+             starts_per_minute = iif(?9, ?10, starts_per_minute)",
         change.name,
         change.concurrency,
         change.paused,
         change.weight,
         defaults,
         Queue::COUNT_MAX,
+        change.pause_reason,
+        change.drain,
+        sets_rate,
+        rate,
     )
     .execute(conn)
     .await?;
@@ -101,7 +113,9 @@ async fn select<'e>(
 ) -> sqlx::Result<Vec<Queue>> {
     sqlx::query!(
         r#"SELECT name AS "name!: String", concurrency AS "concurrency!: u32",
-               paused AS "paused!: bool", weight AS "weight!: u32", defaults AS "defaults!: String"
+               paused AS "paused!: bool", pause_reason AS "pause_reason: String",
+               drain AS "drain!: bool", starts_per_minute AS "starts_per_minute: u32",
+               weight AS "weight!: u32", defaults AS "defaults!: String"
            FROM queues WHERE ?1 IS NULL OR name = ?1 ORDER BY name"#,
         name
     )
@@ -113,6 +127,9 @@ async fn select<'e>(
             name: row.name,
             concurrency: row.concurrency,
             paused: row.paused,
+            pause_reason: row.pause_reason,
+            drain: row.drain,
+            starts_per_minute: row.starts_per_minute,
             weight: row.weight,
             defaults: from_json(&row.defaults)?,
             running: 0,

@@ -5,7 +5,7 @@
 //! A change by another program's connection, such as a person's `sqlite3`, is noticed at the next
 //! transaction, and everything is counted anew.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use sqlx::SqliteConnection;
 
@@ -14,7 +14,7 @@ use super::{
     fair_queues::{FairQueues, OrderClock, QueueCounts, QueueName, QueueShare, SharingSettings},
     published_counts::{PublishedCounts, StateCounts},
 };
-use crate::job::JobState;
+use crate::job::{JobState, Micros, Queue};
 
 /// The counts as the writer's next statement would find them in the database.
 #[derive(Debug, Default)]
@@ -36,6 +36,8 @@ struct CountsBefore {
     clock: OrderClock,
     /// `None`: there was no such queue.
     queues: HashMap<QueueName, Option<QueueShare>>,
+    /// The queues of its starts that count for a bound of starts in a minute.
+    bounded_starts: Vec<QueueName>,
 }
 
 impl Tally {
@@ -52,15 +54,63 @@ impl Tally {
         Ok(tally)
     }
 
-    /// Begins with a transaction that is open on `conn` and has written nothing yet.
-    pub async fn begin(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<()> {
+    /// Counts what is in the database, and the starts of the last minute: see [`Self::restore_starts`].
+    pub async fn load_at(
+        conn: &mut SqliteConnection,
+        published: &PublishedCounts,
+        wall: Micros,
+        now: Duration,
+    ) -> sqlx::Result<Self> {
+        let mut tally = Self::load(conn, published).await?;
+        tally.restore_starts(conn, wall, now).await?;
+        Ok(tally)
+    }
+
+    /// Counts the starts of the last minute, as far as they count for a bound: those of the database,
+    /// dated by the wall clock, which shows `wall` now, at the moment `now` since boot.
+    async fn restore_starts(
+        &mut self,
+        conn: &mut SqliteConnection,
+        wall: Micros,
+        now: Duration,
+    ) -> sqlx::Result<()> {
+        let window = i64::try_from(Queue::RATE_WINDOW.as_micros()).unwrap_or(i64::MAX);
+        let since = Micros(wall.0.saturating_sub(window)).to_rfc3339();
+        // The expression of the index `attempts_claimed_text`.
+        let rows = sqlx::query!(
+            r#"SELECT j.queue AS "queue!: String", a.claimed_at AS "claimed_at!: i64"
+               FROM attempts AS a JOIN jobs AS j ON j.number = a.job
+               JOIN queues AS q ON q.name = j.queue AND q.starts_per_minute IS NOT NULL
+               WHERE date(a.claimed_at / 1000000, 'unixepoch') || 'T'
+                   || time(a.claimed_at / 1000000, 'unixepoch')
+                   || printf('.%06dZ', a.claimed_at % 1000000) > ?1
+               ORDER BY a.claimed_at"#,
+            since
+        )
+        .fetch_all(conn)
+        .await?;
+        self.queues.advance(now);
+        for row in rows {
+            // One that the clock dates into the future was a moment ago.
+            let age_us = u64::try_from(wall.0 - row.claimed_at).unwrap_or(0);
+            let moment = now.saturating_sub(Duration::from_micros(age_us));
+            self.queues.restore_start(&row.queue, moment);
+        }
+        Ok(())
+    }
+
+    /// Begins with a transaction that is open on `conn` and has written nothing yet, at the moment
+    /// `now` since boot.
+    pub async fn begin(&mut self, conn: &mut SqliteConnection, now: Duration) -> sqlx::Result<()> {
         if self.data_version != Some(data_version(conn).await?) {
             self.count_anew(conn).await?;
         }
+        self.queues.advance(now);
         self.before = Some(CountsBefore {
             states: self.states,
             clock: self.queues.clock(),
             queues: HashMap::new(),
+            bounded_starts: Vec::new(),
         });
         Ok(())
     }
@@ -79,6 +129,9 @@ impl Tally {
         };
         self.states = before.states;
         self.queues.restore_clock(before.clock);
+        for name in before.bounded_starts {
+            self.queues.take_start_back(&name);
+        }
         for (name, queue) in before.queues {
             self.queues.restore(&name, queue);
         }
@@ -137,6 +190,12 @@ impl Tally {
         self.queues.ready()
     }
 
+    /// How long it takes until a queue whose starts in a minute are used up, and which has jobs and
+    /// slots, may start one.
+    pub fn next_start_in(&self) -> Option<Duration> {
+        self.queues.next_start_in()
+    }
+
     /// Moves up to `jobs` ready jobs from queued to running, one after the other, and names the queue
     /// of each. The caller must do the same in the database with the first jobs of these queues.
     pub fn start(&mut self, jobs: usize) -> Vec<QueueName> {
@@ -145,6 +204,11 @@ impl Tally {
             && let Some(name) = self.queues.next().cloned()
         {
             self.remember(&name);
+            if let Some(before) = &mut self.before
+                && self.queues.is_bounded(&name)
+            {
+                before.bounded_starts.push(name.clone());
+            }
             self.queues.start_next();
             self.states[JobState::Queued as usize] -= 1;
             self.states[JobState::Running as usize] += 1;
@@ -301,7 +365,8 @@ async fn queues(conn: &mut SqliteConnection) -> sqlx::Result<FairQueues> {
     }
     let rows = sqlx::query!(
         r#"SELECT name AS "name!: String", concurrency AS "concurrency!: u32",
-               paused AS "paused!: bool", weight AS "weight!: u32" FROM queues"#
+               paused AS "paused!: bool", weight AS "weight!: u32",
+               starts_per_minute AS "starts_per_minute: u32" FROM queues"#
     )
     .fetch_all(conn)
     .await?;
@@ -311,6 +376,7 @@ async fn queues(conn: &mut SqliteConnection) -> sqlx::Result<FairQueues> {
             concurrency: row.concurrency,
             paused: row.paused,
             weight: row.weight,
+            starts_per_minute: row.starts_per_minute,
         };
         let counts = counts.remove(&row.name).unwrap_or_default();
         queues.set(&row.name, settings, counts);

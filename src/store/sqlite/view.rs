@@ -12,7 +12,7 @@ use super::{
 use crate::{
     job::{
         Exit, Expectation, Job, JobId, JobNumber, JobRef, JobSpec, JobState, Micros, NotifyEntry,
-        OnLost, StopRequest, Survivor, Usage, view::StopView,
+        OnLost, ScheduledRun, StopRequest, Survivor, Usage, view::StopView,
     },
     store::types::Include,
 };
@@ -73,6 +73,8 @@ pub(super) struct JobRow {
     pub(super) stdin_bytes: Option<i64>,
     pub(super) stdin: Option<String>,
     pub(super) retry_of: Option<String>,
+    pub(super) schedule: Option<String>,
+    pub(super) schedule_at: Option<i64>,
     pub(in crate::store) attempts: u32,
     pub(super) submitted_at: i64,
     pub(super) started_at: Option<i64>,
@@ -113,7 +115,8 @@ macro_rules! select_jobs {
                 CASE WHEN ?1 THEN e.env END AS "env: String",
                 octet_length(j.stdin) AS "stdin_bytes: i64",
                 CASE WHEN ?2 THEN j.stdin END AS "stdin: String",
-                j.retry_of AS "retry_of: String", j.attempts AS "attempts!: u32", j.submitted_at AS "submitted_at!: i64",
+                j.retry_of AS "retry_of: String", j.schedule AS "schedule: String",
+                j.schedule_at AS "schedule_at: i64", j.attempts AS "attempts!: u32", j.submitted_at AS "submitted_at!: i64",
                 j.started_at AS "started_at: i64", j.finished_at AS "finished_at: i64",
                 j.exit_code AS "exit_code: i32", j.signal AS "signal: i32",
                 j.output_bytes AS "output_bytes!: i64",
@@ -234,6 +237,7 @@ impl JobRow {
             env: from_json_opt(self.env.as_deref())?,
             stdin: include.stdin.then_some(self.stdin),
             retry_of: self.retry_of.as_deref().map(job_id).transpose()?,
+            schedule: scheduled_run(self.schedule, self.schedule_at),
             attempts: self.attempts,
             submitted_at: Micros(self.submitted_at),
             started_at: self.started_at.map(Micros),
@@ -293,6 +297,13 @@ impl StoredStopRequest {
             false => StopView::Refused(self.request, self.refused),
         }
     }
+}
+
+fn scheduled_run(name: Option<String>, at: Option<i64>) -> Option<ScheduledRun> {
+    Some(ScheduledRun {
+        name: name?,
+        at: Micros(at?),
+    })
 }
 
 pub(super) fn job_id(text: &str) -> sqlx::Result<JobId> {

@@ -29,7 +29,7 @@ use super::{
 use crate::store::write::{Write, WriteResult};
 use crate::{
     store::types::StoreError,
-    sys::{descriptors::is_shortage, disk_reserve::DiskReserve},
+    sys::{clock, descriptors::is_shortage, disk_reserve::DiskReserve},
 };
 
 /// The most writes that wait in the channel; the next caller waits for a free place.
@@ -295,7 +295,9 @@ impl Writer {
         sqlx::query("BEGIN IMMEDIATE")
             .execute(&mut self.conn)
             .await?;
-        self.tally.begin(&mut self.conn).await?;
+        self.tally
+            .begin(&mut self.conn, clock::since_boot())
+            .await?;
         let mut releases = self.releases.clone();
         let mut batch = WriteBatch {
             conn: &mut self.conn,

@@ -14,7 +14,8 @@ use crate::protocol::{
         CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, disk_usage, explain, get,
         info, input, list, notice_list, notice_retry, notice_test, prune, query, queue_delete,
         queue_list, queue_set, read, retention_delete, retention_list, retention_set, retry,
-        search, submit_many, update, verify, wait,
+        schedule_delete, schedule_list, schedule_run, schedule_set, search, submit_many, update,
+        verify, wait,
     },
 };
 
@@ -296,6 +297,27 @@ static METHODS: &[Method] = &[
         ..CHANGES
     },
     Method {
+        name: "schedule.list",
+        mode: ordered!(schedule_list::execute),
+        ..READS
+    },
+    Method {
+        name: "schedule.set",
+        mode: ordered!(schedule_set::execute),
+        ..CHANGES
+    },
+    Method {
+        name: "schedule.delete",
+        mode: ordered!(schedule_delete::execute),
+        ..CHANGES
+    },
+    Method {
+        name: "schedule.run",
+        mode: ordered!(schedule_run::execute),
+        wakes_tails: true,
+        ..CHANGES
+    },
+    Method {
         name: "history.query",
         mode: |_| Mode::Concurrent(|session, params| Box::pin(query_history(session, params))),
         ..READS
@@ -325,12 +347,7 @@ static METHODS: &[Method] = &[
 ];
 
 /// Methods of the protocol that this version does not have yet.
-const PLANNED: &[&str] = &[
-    "job.resize",
-    "schedule.set",
-    "schedule.list",
-    "schedule.delete",
-];
+const PLANNED: &[&str] = &["job.resize"];
 
 impl Method {
     /// The method with this name.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::job::Queue;
 
 /// Nothing of these tests ends: a backlog that lasts.
 const BACKLOG: u64 = 1_000_000;
@@ -15,6 +16,7 @@ fn settings(weight: u32) -> SharingSettings {
         concurrency: SLOTS_MAX,
         paused: false,
         weight,
+        starts_per_minute: None,
     }
 }
 
@@ -271,4 +273,95 @@ proptest! {
             }
         }
     }
+}
+
+fn bounded(starts_per_minute: u32) -> SharingSettings {
+    SharingSettings {
+        starts_per_minute: Some(starts_per_minute),
+        ..settings(1)
+    }
+}
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn no_stretch_of_a_minute_has_more_starts_than_a_queue_may_have() {
+    let mut queues = FairQueues::default();
+    queues.set("slow", bounded(3), queued(BACKLOG));
+    let mut starts = Vec::new();
+    for second in 0..600 {
+        queues.advance(at(second));
+        // A job is wanted at every moment but some, so that the starts are not all together.
+        while second % 7 != 3 && queues.ready() > 0 && starts.len() as u64 % 2 <= second % 2 {
+            short_job(&mut queues);
+            starts.push(second);
+        }
+    }
+    assert!(starts.len() > 24, "{}", starts.len());
+    let window = Queue::RATE_WINDOW.as_secs();
+    for four in starts.windows(4) {
+        assert!(four[3] - four[0] >= window, "{four:?}");
+    }
+}
+
+#[test]
+fn a_queue_that_rests_holds_nobody_up_and_says_when_it_goes_on() {
+    let mut queues = FairQueues::default();
+    queues.set("slow", bounded(2), queued(10));
+    queues.set("other", settings(1), queued(BACKLOG));
+    queues.advance(at(1000));
+    let starts = short_jobs(&mut queues, 20);
+    assert_eq!(starts_of("slow", &starts), 2);
+    assert_eq!(queues.next_start_in(), Some(at(60)));
+    // It wants no shims while it rests.
+    assert_eq!(queues.get("slow").map(QueueShare::ready), Some(0));
+    queues.advance(at(1059));
+    assert_eq!(starts_of("slow", &short_jobs(&mut queues, 5)), 0);
+    assert_eq!(queues.next_start_in(), Some(at(1)));
+    queues.advance(at(1060));
+    assert_eq!(queues.next_start_in(), None);
+    assert_eq!(
+        starts_of("slow", &short_jobs(&mut queues, 20)),
+        2,
+        "and is next"
+    );
+    // One that cannot start anything does not wake anybody.
+    queues.set("slow", bounded(2), QueueCounts::default());
+    assert_eq!(queues.next_start_in(), None);
+    queues.set(
+        "slow",
+        SharingSettings {
+            paused: true,
+            ..bounded(2)
+        },
+        queued(10),
+    );
+    assert_eq!(queues.next_start_in(), None);
+}
+
+#[test]
+fn a_start_that_is_taken_back_can_be_made_again_and_a_restored_one_counts() {
+    let mut queues = FairQueues::default();
+    queues.set("slow", bounded(2), queued(10));
+    queues.advance(at(100));
+    queues.restore_start("slow", at(70));
+    let (clock, before) = (queues.clock(), queues.get("slow").copied());
+    let name = queues.start_next().expect("one is left");
+    assert_eq!((queues.next(), queues.ready()), (None, 0));
+    queues.take_start_back(&name);
+    queues.restore_clock(clock);
+    queues.restore(&name, before);
+    assert_eq!(queues.ready(), 1);
+    queues.start_next().expect("again");
+    assert_eq!(queues.next_start_in(), Some(at(30)));
+    // A higher bound counts at once, and so does none; a queue that is made anew has gained nothing.
+    queues.set("slow", bounded(5), queued(10));
+    assert_eq!(queues.ready(), 3);
+    queues.remove("slow");
+    queues.set("slow", bounded(2), queued(10));
+    assert_eq!(queues.ready(), 0);
+    queues.set("slow", settings(1), queued(10));
+    assert_eq!(queues.ready(), 10);
 }

@@ -51,7 +51,7 @@ fn set_queue(name: &str, concurrency: u32, paused: bool, weight: u32) -> Write {
         concurrency: Some(concurrency),
         paused: Some(paused),
         weight: Some(weight),
-        defaults: None,
+        ..QueueChange::default()
     })
 }
 
