@@ -2,6 +2,7 @@
 
 use super::{
     JobState, Reason,
+    retry::RETRIED,
     state::may_follow,
     verification::{Fault, VerificationProblem},
 };
@@ -98,15 +99,22 @@ fn wrong_attempt(before: Option<Recorded>, next: Recorded) -> Option<String> {
     (is != due).then(|| format!("it is of attempt {is}, and attempt {due} was due"))
 }
 
-/// A failure needs a reason; a requeue may have the reason `lost`; no other change has one.
+/// A failure needs a reason, whether it is final or tried again; a requeue may have the reason `lost`; no
+/// other change has one.
 fn wrong_reason(next: Recorded) -> Option<String> {
+    let ends_attempt = next.from.is_some_and(JobState::is_active);
     let fits = match next.to {
         JobState::Failed => next.reason.is_some(),
+        JobState::Scheduled if ends_attempt => next.reason.is_some_and(is_retried),
         JobState::Queued => matches!(next.reason, None | Some(Reason::Lost)),
         _ => next.reason.is_none(),
     };
     let (to, reason) = (next.to.name(), reason_name(next.reason));
     (!fits).then(|| format!("nothing becomes {to} for the reason {reason}"))
+}
+
+fn is_retried(reason: Reason) -> bool {
+    RETRIED.contains(&reason)
 }
 
 #[cfg(test)]
@@ -145,6 +153,21 @@ mod tests {
     #[test]
     fn a_life_that_a_job_can_have_has_no_problem() {
         assert_eq!(problems(&LIFE), []);
+    }
+
+    #[test]
+    fn a_failure_that_is_tried_again_has_its_reason() {
+        let with = |reason| {
+            let mut rows = LIFE.to_vec();
+            rows[2] = (Some(1), Some(Running), Scheduled, reason);
+            rows.insert(3, (Some(1), Some(Scheduled), Queued, None));
+            problems(&rows)
+        };
+        for reason in Reason::ALL {
+            let found = with(Some(reason));
+            assert_eq!(found.is_empty(), is_retried(reason), "{reason:?}");
+        }
+        assert_ne!(with(None), []);
     }
 
     #[test]

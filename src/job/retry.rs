@@ -13,7 +13,7 @@ pub const RETRY_ATTEMPTS_MAX: u32 = 1000;
 const CONDITIONS_MAX: usize = 300;
 /// Reasons that a retry may name. After `output_limit` every later attempt would meet the bound at
 /// once; a job that failed with `dependency` has had no attempt; `lost` belongs to `on_lost`.
-const RETRIED: [Reason; 6] = [
+pub(super) const RETRIED: [Reason; 6] = [
     Reason::ExitCode,
     Reason::Signal,
     Reason::Timeout,

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     history::{Entry, Target, What},
     plan::{Key, Plan},
-    rows::Rows,
+    receiver::Delivery,
+    rows::{AttemptRow, Rows},
 };
 
 /// What the checkers see.
@@ -19,6 +20,8 @@ pub struct Evidence {
     pub rows: Rows,
     /// What the jobs wrote into their ledger.
     pub lines: Vec<Line>,
+    /// What the jobs' receiver was sent.
+    pub deliveries: Vec<Delivery>,
 }
 
 /// A line of the jobs' own ledger.
@@ -124,6 +127,42 @@ impl Evidence {
             row.state != "void" && at.is_some_and(|at| *at <= ended)
         });
         hit.filter_map(|row| keys.get(&row.job).copied()).collect()
+    }
+
+    /// The attempts of each job in order, the void ones aside. Those of deleted jobs are gone.
+    pub fn attempts(&self) -> BTreeMap<Key, Vec<&AttemptRow>> {
+        let keys = self.keys();
+        let mut attempts: BTreeMap<Key, Vec<&AttemptRow>> = BTreeMap::new();
+        for row in self.rows.attempts.iter().filter(|row| row.state != "void") {
+            if let Some(key) = keys.get(&row.job) {
+                attempts.entry(*key).or_default().push(row);
+            }
+        }
+        attempts
+    }
+
+    /// The attempts of each job that came to their end by themselves: the job says so, and nobody
+    /// says that the attempt was lost, stopped or over its bound.
+    pub fn whole_attempts(&self) -> BTreeMap<Key, BTreeSet<u32>> {
+        let (keys, ids) = (self.keys(), self.keys_by_id());
+        let ended: BTreeSet<(Key, u32)> = self
+            .lines
+            .iter()
+            .filter(|line| !line.is_start)
+            .filter_map(|line| Some((*ids.get(line.job_id.as_str())?, line.attempt)))
+            .collect();
+        let mut whole: BTreeMap<Key, BTreeSet<u32>> = BTreeMap::new();
+        for event in self.rows.events.iter().filter(|event| event.ends_attempt()) {
+            let by_itself =
+                event.to == "succeeded" || ["exit_code", "signal"].contains(&event.reason.as_str());
+            if let Some(key) = keys.get(&event.job)
+                && by_itself
+                && ended.contains(&(*key, event.attempt))
+            {
+                whole.entry(*key).or_default().insert(event.attempt);
+            }
+        }
+        whole
     }
 
     /// When the last server was launched.

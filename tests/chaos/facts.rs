@@ -14,6 +14,8 @@ pub struct Facts {
     pub output_sha256: Option<String>,
     pub stop_cause: Option<String>,
     pub survivors: usize,
+    /// Because of which other job it failed, as JSON.
+    pub failed_dependency: Option<String>,
     pub started_at: Option<String>,
     pub finished_at: Option<String>,
 }
@@ -35,6 +37,9 @@ impl Facts {
                 output_sha256: text(&job["output_sha256"]),
                 stop_cause: text(&job["stop"]["cause"]),
                 survivors: job["survivors"].as_array().map_or(0, Vec::len),
+                failed_dependency: Some(&job["failed_dependency"])
+                    .filter(|other| !other.is_null())
+                    .map(Value::to_string),
                 started_at: text(&job["started_at"]),
                 finished_at: text(&job["finished_at"]),
             })

@@ -49,6 +49,11 @@ pub fn judge(
     violations.extend(checks::presence::check(&evidence));
     violations.extend(checks::starts::check(&evidence, &touched));
     violations.extend(checks::transitions::check(&evidence));
+    violations.extend(checks::dependencies::check(&evidence));
+    violations.extend(checks::times::check(&evidence));
+    violations.extend(checks::retries::check(&evidence, &touched));
+    violations.extend(checks::exclusive::check(&evidence));
+    violations.extend(checks::notices::check(&evidence));
     violations.extend(checks::readers::check(&evidence));
     let launched_us = evidence.last_launch_us();
     violations.extend(checks::leftovers::check(
@@ -75,6 +80,7 @@ pub fn judge(
             .iter()
             .filter(|row| row.state == "void")
             .count(),
+        waits: report::waits(&evidence),
         violations: violations.len(),
     };
     (evidence, figures, violations)
@@ -103,6 +109,7 @@ fn gather(world: World, rows: Rows) -> Evidence {
                 .wrong(None, format!("a line in the ledger: {line:?}")),
         }
     }
+    let deliveries = world.receiver.deliveries();
     let plans = world
         .known()
         .iter()
@@ -113,6 +120,7 @@ fn gather(world: World, rows: Rows) -> Evidence {
         entries: world.history.into_entries(),
         rows,
         lines,
+        deliveries,
     }
 }
 
@@ -127,7 +135,7 @@ struct Compared {
 
 /// Downloads every job and compares it with its plan and with all that was shown of it.
 fn compare(world: &World, evidence: &Evidence) -> Compared {
-    let shown = shown(evidence);
+    let (shown, whole) = (shown(evidence), evidence.whole_attempts());
     let ids: BTreeMap<Key, &str> = evidence
         .keys_by_id()
         .into_iter()
@@ -141,14 +149,16 @@ fn compare(world: &World, evidence: &Evidence) -> Compared {
     let (next, compared) = (AtomicUsize::new(0), Mutex::new(Compared::default()));
     thread::scope(|scope| {
         for salt in 0..DOWNLOADERS {
-            let (next, keys, ids, shown, compared) = (&next, &keys, &ids, &shown, &compared);
+            let (next, keys, ids, compared) = (&next, &keys, &ids, &compared);
+            let (shown, whole, none) = (&shown, &whole, BTreeSet::new());
             scope.spawn(move || {
                 let mut link = Link::new(world, salt);
                 while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let truth = Truth::download(&mut link, *key, ids.get(key).unwrap_or(&"gone"));
                     let verdict = verify(&mut link, *key, ids.get(key).unwrap_or(&"gone"));
                     let shown = shown.get(key).map_or(&[][..], Vec::as_slice);
-                    let found = checks::bytes::check(&evidence.plans[key], &truth, shown);
+                    let whole = whole.get(key).unwrap_or(&none);
+                    let found = checks::bytes::check(&evidence.plans[key], &truth, shown, whole);
                     let mut compared = compared.lock().expect("what was compared");
                     compared.violations.extend(found);
                     let broken = checks::intact::check(*key, &verdict);

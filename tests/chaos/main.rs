@@ -13,6 +13,7 @@
 mod harness;
 
 mod checks;
+mod course;
 mod evidence;
 mod facts;
 mod history;
@@ -26,6 +27,7 @@ mod plan;
 mod random;
 mod reader;
 mod reading;
+mod receiver;
 mod remains;
 mod report;
 mod rows;
@@ -35,6 +37,7 @@ mod talker;
 mod truth;
 mod victims;
 mod waiter;
+mod waiting;
 mod world;
 
 use std::{
@@ -119,6 +122,7 @@ fn run(world: &World, server: &mut Server) -> Tally {
         world.close();
         let began = Instant::now();
         drain(world);
+        meddlers::await_notices(world, DRAINS_WITHIN);
         eprintln!("drained after {:?}", began.elapsed());
         world.end();
         tally

@@ -1,7 +1,11 @@
 //! Those who pause, resume, signal, cancel and delete jobs. They record what they asked and were
 //! told and judge nothing.
 
-use std::{sync::atomic::Ordering, thread};
+use std::{
+    sync::atomic::Ordering,
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -84,6 +88,23 @@ fn delete(link: &mut Link, job: &Known) {
         Some(Err((_, error))) => history.wrong(key, format!("job.delete: {error}")),
         None => {}
     }
+}
+
+/// After the load: waits until no notice waits for its delivery.
+pub fn await_notices(world: &World, limit: Duration) {
+    let mut link = Link::new(world, 0x4071);
+    let began = Instant::now();
+    while began.elapsed() < limit && !world.is_over() {
+        if let Some(Ok((_, info))) = link.insist(None, "server.info", "", &json!({}))
+            && info["notices"]["waiting"] == 0
+        {
+            return;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    world
+        .history
+        .wrong(None, "notices wait long after the load");
 }
 
 /// Whether nobody can rely on the job's being there.

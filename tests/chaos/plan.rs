@@ -6,13 +6,20 @@ use std::path::Path;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::{harness::emit, random::Random};
+use crate::{
+    harness::emit,
+    random::Random,
+    waiting::{Retry, Waiting},
+};
 
 /// Names a job within a run: the how-manieth it is.
 pub type Key = u32;
 
 /// How often a job is run at most that runs again after a loss.
 pub const RUNS_MAX: u32 = 4;
+
+/// Executes the rest of its words, and fails up to an attempt.
+const FAILS_BEFORE: &str = r#"[ "$CC_EXECUTOR_ATTEMPT" -ge "$0" ] && exec "$@"; exec "$@" "#;
 
 /// The queue that a run makes for itself, beside `default` and `interactive`.
 pub const QUEUE: &str = "chaos";
@@ -33,6 +40,12 @@ pub struct Plan {
     pub again: bool,
     /// Deleted once it is final.
     pub delete: bool,
+    /// What it waits for.
+    pub waiting: Waiting,
+    /// Which failures are tried again.
+    pub retry: Option<Retry>,
+    /// The states that its receiver is told of.
+    pub notify: Vec<&'static str>,
     chunk_max: u64,
     pause_us: u64,
     burst: u64,
@@ -75,6 +88,28 @@ pub enum End {
     Never,
 }
 
+impl End {
+    /// The reason of a job that failed like this.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Code(0) | Self::Never => None,
+            Self::Code(_) => Some("exit_code"),
+            Self::Signal(_) => Some("signal"),
+            Self::Timeout => Some("timeout"),
+            Self::OutputLimit => Some("output_limit"),
+            Self::Spawn => Some("spawn"),
+        }
+    }
+
+    /// Its exit code.
+    pub fn code(self) -> Option<i64> {
+        match self {
+            Self::Code(code) => Some(code),
+            _ => None,
+        }
+    }
+}
+
 impl Plan {
     /// The plan of the job `key` of a run. `small`: no output of megabytes.
     pub fn new(run_seed: u64, key: Key, small: bool) -> Self {
@@ -92,6 +127,13 @@ impl Plan {
         let chunk_max = *random.one_of(&[1, 100, 4096, 65_536]).expect("some");
         let chunk_max = u64::max(chunk_max, total / 800 + 1);
         let (pause_us, burst) = pace(kind, &mut random, total / (chunk_max / 2 + 1) + 1);
+        let waiting = Waiting::draw(&mut random);
+        let slow = matches!(kind, Kind::Trickles | Kind::TimesOut);
+        // What was said to one attempt is not said again to the next one.
+        let retry = match kind {
+            Kind::Echoes => None,
+            _ => Retry::draw(end, slow, &mut random),
+        };
         Self {
             key,
             seed,
@@ -100,10 +142,16 @@ impl Plan {
             stdout_bytes,
             stderr_bytes,
             end,
-            // What was said to a lost attempt is not said again to the next one.
             again: kind != Kind::Echoes && random.percent(35),
             delete: random.percent(8),
             meddle: kind == Kind::Endless || random.percent(30),
+            // A job that never ends would hold up all others of its key.
+            waiting: Waiting {
+                exclusive: waiting.exclusive.filter(|_| kind != Kind::Endless),
+                ..waiting
+            },
+            retry,
+            notify: notify(&mut random),
             chunk_max,
             pause_us,
             burst,
@@ -125,8 +173,35 @@ impl Plan {
         }
     }
 
+    /// How this attempt ends if nobody meddles.
+    pub fn end_of(&self, attempt: u32) -> End {
+        let succeeds_at = self.retry.as_ref().and_then(|retry| retry.succeeds_at);
+        match succeeds_at.is_some_and(|first| first <= attempt) {
+            true => End::Code(0),
+            false => self.end,
+        }
+    }
+
+    /// How many attempts may fail, lost ones aside.
+    pub fn failures_max(&self) -> u32 {
+        self.retry.as_ref().map_or(1, |retry| retry.max_attempts)
+    }
+
+    /// Whether this failure, the how-manieth it is, is followed by another attempt.
+    pub fn is_tried_again(&self, reason: &str, exit_code: Option<i64>, failures: u32) -> bool {
+        let retry = self.retry.as_ref();
+        retry.is_some_and(|it| failures < it.max_attempts && it.covers(reason, exit_code))
+    }
+
+    /// The same if nobody meddles with this attempt.
+    pub fn is_tried_again_after(&self, attempt: u32, failures: u32) -> bool {
+        let end = self.end_of(attempt);
+        let reason = end.reason();
+        reason.is_some_and(|reason| self.is_tried_again(reason, end.code(), failures))
+    }
+
     /// The job as it is submitted; `env` has the mark of the run.
-    pub fn new_job(&self, ledger: &Path, env: &Value) -> Value {
+    pub fn new_job(&self, ledger: &Path, env: &Value, url: &str) -> Value {
         let mut job = json!({
             "argv": self.argv(ledger),
             "env": env,
@@ -136,6 +211,13 @@ impl Plan {
         });
         if self.again {
             job["on_lost"] = json!("retry");
+        }
+        self.waiting.write(&mut job);
+        if !self.notify.is_empty() {
+            job["notify"] = json!([{"on": self.notify, "url": url}]);
+        }
+        if let Some(retry) = &self.retry {
+            job["retry"] = retry.json();
         }
         match self.kind {
             Kind::Echoes => job["interactive"] = json!(true),
@@ -173,12 +255,6 @@ impl Plan {
             option("--burst", self.burst.to_string());
             option("--chunk", format!("1:{}", self.chunk_max));
         }
-        match self.end {
-            End::Code(code) => option("--exit", code.to_string()),
-            End::Signal(name) => option("--signal", name.trim_start_matches("SIG").to_owned()),
-            End::Timeout | End::Never => option("--hold", "100000".to_owned()),
-            End::OutputLimit | End::Spawn => {}
-        }
         if self.kind == Kind::Orphans {
             option("--grandchild", "100000".to_owned());
         }
@@ -187,7 +263,21 @@ impl Plan {
         if matches!(self.kind, Kind::Echoes | Kind::Fed) {
             argv.push("--cat".to_owned());
         }
-        argv
+        let end = match self.end {
+            End::Code(code) => vec!["--exit".to_owned(), code.to_string()],
+            End::Signal(name) => vec!["--signal".to_owned(), name.replace("SIG", "")],
+            End::Timeout | End::Never => vec!["--hold".to_owned(), "100000".to_owned()],
+            End::OutputLimit | End::Spawn => Vec::new(),
+        };
+        let succeeds_at = self.retry.as_ref().and_then(|retry| retry.succeeds_at);
+        match succeeds_at {
+            None => [argv, end].concat(),
+            Some(first) => {
+                let line = format!("{FAILS_BEFORE}{}", end.join(" "));
+                let shell = ["/bin/sh", "-c", &line, &first.to_string()].map(str::to_owned);
+                [shell.to_vec(), argv].concat()
+            }
+        }
     }
 }
 
@@ -203,6 +293,22 @@ fn kind(random: &mut Random) -> Kind {
         (3, Kind::Overflows(0)),
         (2, Kind::Missing),
     ])
+}
+
+fn notify(random: &mut Random) -> Vec<&'static str> {
+    let share = if random.percent(30) { 40 } else { 0 };
+    let mut states = vec![
+        "scheduled",
+        "blocked",
+        "queued",
+        "running",
+        "paused",
+        "succeeded",
+        "failed",
+        "cancelled",
+    ];
+    states.retain(|_| random.percent(share));
+    states
 }
 
 fn sizes(kind: Kind, random: &mut Random, small: bool) -> (u64, u64) {

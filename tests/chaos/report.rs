@@ -11,7 +11,7 @@ use crate::{
     history::{Entry, What},
     kills::Tally,
     plan::Key,
-    rows,
+    rows::{self, EventRow},
     settings::Settings,
 };
 
@@ -34,6 +34,8 @@ pub struct Figures {
     pub untouched: usize,
     pub deleted: usize,
     pub voids: usize,
+    /// What was waited for, and how often.
+    pub waits: Vec<(&'static str, usize)>,
     pub violations: usize,
 }
 
@@ -70,6 +72,9 @@ pub fn table(settings: &Settings, evidence: &Evidence, figures: &Figures) -> Str
         "claims that never started (`void`)",
         figures.voids.to_string(),
     );
+    for (what, count) in &figures.waits {
+        row(what, count.to_string());
+    }
     row(
         "output compared with what was written",
         megabytes(figures.bytes_of_outputs),
@@ -127,6 +132,38 @@ pub fn ends(last: &BTreeMap<Key, Facts>) -> BTreeMap<String, u32> {
         *ends.entry(facts.word()).or_default() += 1;
     }
     ends
+}
+
+/// Counts what jobs have waited for.
+pub fn waits(evidence: &Evidence) -> Vec<(&'static str, usize)> {
+    let plans = || evidence.plans.values();
+    let dependencies = plans().map(|plan| plan.waiting.after.len()).sum();
+    let events = |is_one: fn(&EventRow) -> bool| {
+        let events = evidence.rows.events.iter();
+        events.filter(|event| is_one(event)).count()
+    };
+    let exclusive = plans().filter(|it| it.waiting.exclusive.is_some());
+    vec![
+        ("dependencies", dependencies),
+        (
+            "· jobs that waited for one",
+            events(|it| it.to == "blocked"),
+        ),
+        (
+            "· jobs that waited for a time first",
+            events(|it| it.to == "scheduled" && !it.is_retry()),
+        ),
+        (
+            "failed attempts that were tried again",
+            events(EventRow::is_retry),
+        ),
+        (
+            "lost attempts that were tried again",
+            events(|it| it.to == "queued" && it.reason == "lost"),
+        ),
+        ("notices sent", evidence.deliveries.len()),
+        ("jobs with an exclusive key", exclusive.count()),
+    ]
 }
 
 /// What a failure prints.

@@ -7,6 +7,14 @@ use serde_json::Value;
 
 use crate::plan::Key;
 
+const JOBS: &str = "SELECT number, id, idempotency_key, state, reason, attempts,
+    failed_dependency ->> 'job' AS on_job, failed_dependency ->> 'state' AS on_state FROM jobs";
+const ATTEMPTS: &str = "SELECT job, attempt, state, shim, claimed_at, started_at, ended_at
+    FROM attempts ORDER BY job, attempt";
+const EVENTS: &str = "SELECT id, job, attempt, from_state, to_state, reason, at
+    FROM events ORDER BY id";
+const DEPENDENCIES: &str = "SELECT count(*) AS n FROM dependencies WHERE waiting = 1";
+
 /// What the database says of all jobs.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
@@ -16,6 +24,8 @@ pub struct Rows {
     pub segments: Vec<SegmentRow>,
     /// Inputs that wait for a start.
     pub inputs: u64,
+    /// Dependencies that somebody still waits for.
+    pub dependencies: u64,
     /// What `PRAGMA integrity_check` and `foreign_key_check` say; `ok` is all.
     pub integrity: String,
 }
@@ -29,6 +39,8 @@ pub struct JobRow {
     pub state: String,
     pub reason: String,
     pub attempts: u64,
+    /// The id of the job because of which it failed, and how that one had ended.
+    pub failed_dependency: (String, String),
 }
 
 /// A row of `attempts`.
@@ -39,15 +51,20 @@ pub struct AttemptRow {
     pub state: String,
     pub shim: String,
     pub claimed_at: u64,
+    pub started_at: Option<u64>,
     pub ended_at: Option<u64>,
 }
 
 /// A row of `events`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventRow {
+    pub id: u64,
     pub job: u64,
+    pub attempt: u32,
     pub from: Option<String>,
     pub to: String,
+    pub reason: String,
+    pub at: u64,
 }
 
 /// A row of `segments`.
@@ -67,23 +84,15 @@ impl Rows {
         let checked = ask("PRAGMA integrity_check");
         let broken = ask("PRAGMA foreign_key_check");
         Self {
-            jobs: ask("SELECT number, id, idempotency_key, state, reason, attempts FROM jobs")
-                .iter()
-                .map(JobRow::of)
-                .collect(),
-            attempts: ask("SELECT job, attempt, state, shim, claimed_at, ended_at FROM attempts")
-                .iter()
-                .map(AttemptRow::of)
-                .collect(),
-            events: ask("SELECT job, from_state, to_state FROM events ORDER BY id")
-                .iter()
-                .map(EventRow::of)
-                .collect(),
+            jobs: ask(JOBS).iter().map(JobRow::of).collect(),
+            attempts: ask(ATTEMPTS).iter().map(AttemptRow::of).collect(),
+            events: ask(EVENTS).iter().map(EventRow::of).collect(),
             segments: ask("SELECT job, attempt, first_offset, file_bytes FROM segments")
                 .iter()
                 .map(SegmentRow::of)
                 .collect(),
             inputs: number(&ask("SELECT count(*) AS n FROM inputs")[0]["n"]),
+            dependencies: number(&ask(DEPENDENCIES)[0]["n"]),
             integrity: match (checked.len(), broken.len()) {
                 (1, 0) => text(&checked[0]["integrity_check"]),
                 _ => format!("{checked:?} {broken:?}"),
@@ -101,6 +110,7 @@ impl JobRow {
             state: text(&row["state"]),
             reason: text(&row["reason"]),
             attempts: number(&row["attempts"]),
+            failed_dependency: (text(&row["on_job"]), text(&row["on_state"])),
         }
     }
 
@@ -118,6 +128,7 @@ impl AttemptRow {
             state: text(&row["state"]),
             shim: text(&row["shim"]),
             claimed_at: number(&row["claimed_at"]),
+            started_at: row["started_at"].as_u64(),
             ended_at: row["ended_at"].as_u64(),
         }
     }
@@ -126,9 +137,13 @@ impl AttemptRow {
 impl EventRow {
     fn of(row: &Value) -> Self {
         Self {
+            id: number(&row["id"]),
             job: number(&row["job"]),
+            attempt: number(&row["attempt"]) as u32,
             from: row["from_state"].as_str().map(str::to_owned),
             to: text(&row["to_state"]),
+            reason: text(&row["reason"]),
+            at: number(&row["at"]),
         }
     }
 }
@@ -157,6 +172,7 @@ pub fn tell(data_dir: &Path, key: Key) -> String {
     for sql in [
         format!("SELECT * FROM jobs WHERE number = {of_job}"),
         format!("SELECT * FROM attempts WHERE job = {of_job}"),
+        format!("SELECT * FROM dependencies WHERE job = {of_job}"),
         format!("SELECT * FROM events WHERE job = {of_job} ORDER BY id"),
         format!("SELECT * FROM segments WHERE job = {of_job}"),
     ] {

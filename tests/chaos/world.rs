@@ -19,7 +19,9 @@ use crate::{
     history::{History, What},
     plan::{Kind, Plan},
     random::Random,
+    receiver::Receiver,
     settings::Settings,
+    waiting::{After, Target, Wanted},
 };
 
 /// Between two tries to connect.
@@ -30,6 +32,7 @@ const KNOCK_EVERY: Duration = Duration::from_millis(5);
 pub struct Known {
     pub plan: Plan,
     pub id: String,
+    pub number: u64,
     /// It was seen to be final.
     pub done: AtomicBool,
     /// Its deletion was asked for.
@@ -53,6 +56,8 @@ pub struct World {
     pub settings: Settings,
     pub history: History,
     pub ledger: PathBuf,
+    /// Whom jobs notify.
+    pub receiver: Receiver,
     /// The environment of every job.
     pub env: Value,
     place: Mutex<Place>,
@@ -71,6 +76,7 @@ impl World {
     /// A world around a server that is ready.
     pub fn new(settings: Settings, server: &Server) -> Self {
         let world = Self {
+            receiver: Receiver::start(settings.seed),
             settings,
             history: History::new(),
             ledger: server.scratch("ledger"),
@@ -136,18 +142,53 @@ impl World {
         }
     }
 
-    /// A plan that nobody has submitted yet.
+    /// A plan that nobody has submitted yet. It waits for jobs that are there.
     pub fn plan(&self) -> Plan {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        Plan::new(self.settings.seed, key, self.settings.small)
+        let mut plan = Plan::new(self.settings.seed, key, self.settings.small);
+        let wanted = plan.waiting.wanted.iter();
+        plan.waiting.after = wanted
+            .filter_map(|wanted| self.dependency(wanted))
+            .collect();
+        plan
+    }
+
+    fn dependency(&self, wanted: &Wanted) -> Option<After> {
+        let mut jobs = match wanted.live {
+            true => self.live(),
+            false => self.known(),
+        };
+        jobs.retain(|job| !job.deleting.load(Ordering::Relaxed));
+        let place = wanted.choice.checked_rem(jobs.len() as u64)?;
+        let job = &jobs[place as usize];
+        Some(After {
+            key: job.plan.key,
+            // The number of a deleted job stands for nothing; its id still tells one submit from another.
+            target: match wanted.by_number && !job.plan.delete {
+                true => Target::Number(job.number),
+                false => Target::Id(job.id.clone()),
+            },
+            on_success: wanted.on_success,
+        })
+    }
+
+    /// Whether the deletion of a job was asked for that this one waits for.
+    pub fn may_lack_dependency(&self, plan: &Plan) -> bool {
+        let known = self.known.lock().expect("the jobs");
+        let mut deleting = known
+            .iter()
+            .filter(|job| job.deleting.load(Ordering::Relaxed));
+        let after = &plan.waiting.after;
+        deleting.any(|job| after.iter().any(|after| after.key == job.plan.key))
     }
 
     /// A job was acknowledged for the first time.
-    pub fn add(&self, plan: Plan, id: String) {
+    pub fn add(&self, plan: Plan, (id, number): (String, u64)) {
         let talks = plan.kind == Kind::Echoes;
         let known = Arc::new(Known {
             plan,
             id,
+            number,
             done: AtomicBool::new(false),
             deleting: AtomicBool::new(false),
             shown_to: AtomicU64::new(0),

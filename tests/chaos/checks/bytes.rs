@@ -1,6 +1,8 @@
 //! Every byte: what any reader was shown at an offset is what stands there when all is over, and
-//! what stands there is what the job wrote. Does not look at how the job ended, but whether it did
-//! so by itself: then nothing may be missing.
+//! what stands there is what the job wrote, attempt by attempt. Does not look at how the job ended,
+//! but whether it and each of its attempts did so by itself: then nothing may be missing.
+
+use std::collections::BTreeSet;
 
 use super::Violation;
 use crate::{
@@ -14,8 +16,9 @@ use crate::{
 
 const NAME: &str = "bytes";
 
-/// Judges one job: its whole output, and everything that was ever shown of it.
-pub fn check(plan: &Plan, truth: &Truth, shown: &[Span]) -> Vec<Violation> {
+/// Judges one job: its whole output, and everything that was ever shown of it. `whole`: the attempts
+/// that came to their end by themselves.
+pub fn check(plan: &Plan, truth: &Truth, shown: &[Span], whole: &BTreeSet<u32>) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut wrong = |what: String| found.push(Violation::of(NAME, plan.key, what));
     if let Some(what) = &truth.wrong {
@@ -27,6 +30,19 @@ pub fn check(plan: &Plan, truth: &Truth, shown: &[Span]) -> Vec<Violation> {
     if let Some(what) = against_oracle(plan, truth) {
         wrong(what);
     }
+    if !truth.runs.is_sorted_by_key(|run| run.attempt) {
+        let attempts: Vec<_> = truth.runs.iter().map(|run| run.attempt).collect();
+        wrong(format!("attempts out of order: {attempts:?}"));
+    }
+    let mut lacking = whole
+        .iter()
+        .filter(|attempt| written(truth, **attempt) != plan.total_bytes());
+    if let Some(attempt) = lacking.next().filter(|_| plan.end != End::OutputLimit) {
+        let (has, total) = (written(truth, *attempt), plan.total_bytes());
+        wrong(format!(
+            "attempt {attempt} ended by itself: {has} bytes of {total}"
+        ));
+    }
     if let Some(facts) = &truth.facts {
         if let Some(what) = against_facts(truth, facts) {
             wrong(what);
@@ -36,6 +52,12 @@ pub fn check(plan: &Plan, truth: &Truth, shown: &[Span]) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// Bytes of an attempt, of both streams.
+fn written(truth: &Truth, attempt: u32) -> u64 {
+    let runs = truth.runs.iter().filter(|run| run.attempt == attempt);
+    runs.map(|run| run.bytes.len() as u64).sum()
 }
 
 /// Each stream of each attempt is a beginning of what the job writes.
@@ -86,8 +108,10 @@ fn against_facts(truth: &Truth, facts: &Facts) -> Option<String> {
 /// A job that came to its own end has all its bytes.
 fn incomplete(plan: &Plan, truth: &Truth, facts: &Facts) -> Option<String> {
     let own_end = match plan.end {
-        End::Code(code) => facts.exit_code == Some(code) && facts.state != "cancelled",
-        End::Signal(name) => facts.signal.as_deref() == Some(name) && facts.state != "cancelled",
+        _ if facts.state == "cancelled" => false,
+        _ if facts.state == "succeeded" => true,
+        End::Code(code) => facts.exit_code == Some(code),
+        End::Signal(name) => facts.signal.as_deref() == Some(name),
         End::OutputLimit => facts.reason.as_deref() == Some("output_limit"),
         End::Timeout | End::Spawn | End::Never => false,
     };
@@ -95,9 +119,7 @@ fn incomplete(plan: &Plan, truth: &Truth, facts: &Facts) -> Option<String> {
     let last = truth.runs.iter().map(|run| run.attempt).max().unwrap_or(1);
     let has = match plan.end {
         End::OutputLimit => truth.next_offset,
-        _ => (0..2)
-            .map(|stream| truth.stream(stream, last).len() as u64)
-            .sum(),
+        _ => written(truth, last),
     };
     let total = plan.total_bytes();
     (own_end && has != total).then(|| format!("{has} bytes of {total}"))
@@ -122,10 +144,32 @@ mod tests {
         (plan, truth, vec![shown])
     }
 
+    fn none() -> BTreeSet<u32> {
+        BTreeSet::new()
+    }
+
+    /// A job that wrote this at its first attempt and everything at its second one.
+    fn twice(first: &[u8], whole: &Truth) -> Truth {
+        let mut truth = Truth::default();
+        truth.add(0, 1, first);
+        for run in &whole.runs {
+            truth.add(run.stream, 2, &run.bytes);
+        }
+        let all: Vec<u8> = truth
+            .runs
+            .iter()
+            .flat_map(|run| run.bytes.clone())
+            .collect();
+        let mut facts = whole.facts.clone().expect("an end");
+        (facts.output_bytes, facts.output_sha256) = (truth.next_offset, Some(sha256(&all)));
+        truth.facts = Some(facts);
+        truth
+    }
+
     #[test]
     fn honest_bytes_pass() {
         let (plan, truth, shown) = honest();
-        assert_eq!(check(&plan, &truth, &shown), []);
+        assert_eq!(check(&plan, &truth, &shown, &none()), []);
     }
 
     #[test]
@@ -133,7 +177,7 @@ mod tests {
         let (plan, mut truth, _) = honest();
         truth.runs[0].bytes[3] ^= 1;
         assert_eq!(
-            check(&plan, &truth, &[]).len(),
+            check(&plan, &truth, &[], &none()).len(),
             2,
             "not the job's, and not the digest's"
         );
@@ -143,21 +187,21 @@ mod tests {
     fn a_byte_that_was_shown_and_is_another_now_is_found() {
         let (plan, truth, mut shown) = honest();
         shown[0].crc32c ^= 1;
-        assert_eq!(check(&plan, &truth, &shown).len(), 1);
+        assert_eq!(check(&plan, &truth, &shown, &none()).len(), 1);
     }
 
     #[test]
     fn a_byte_that_was_shown_behind_the_end_is_found() {
         let (plan, truth, mut shown) = honest();
         shown[0].length += truth.next_offset;
-        assert_eq!(check(&plan, &truth, &shown).len(), 1);
+        assert_eq!(check(&plan, &truth, &shown, &none()).len(), 1);
     }
 
     #[test]
     fn bytes_shown_of_another_stream_are_found() {
         let (plan, truth, mut shown) = honest();
         shown[0].stream = 1 - shown[0].stream;
-        assert_eq!(check(&plan, &truth, &shown).len(), 1);
+        assert_eq!(check(&plan, &truth, &shown, &none()).len(), 1);
     }
 
     #[test]
@@ -173,34 +217,43 @@ mod tests {
             .collect();
         let facts = truth.facts.as_mut().expect("an end");
         (facts.output_bytes, facts.output_sha256) = (truth.next_offset, Some(sha256(&all)));
-        assert_eq!(check(&plan, &truth, &[]).len(), 1);
+        assert_eq!(check(&plan, &truth, &[], &none()).len(), 1);
     }
 
     #[test]
     fn a_lost_attempt_may_have_written_a_beginning_and_nothing_else() {
         let (plan, whole, _) = honest();
-        let half = |raw: &[u8]| {
-            let mut truth = Truth::default();
-            truth.add(0, 1, raw);
-            for run in &whole.runs {
-                truth.add(run.stream, 2, &run.bytes);
-            }
-            let all: Vec<u8> = truth
-                .runs
-                .iter()
-                .flat_map(|run| run.bytes.clone())
-                .collect();
-            let mut facts = whole.facts.clone().expect("an end");
-            (facts.output_bytes, facts.output_sha256) = (truth.next_offset, Some(sha256(&all)));
-            truth.facts = Some(facts);
-            truth
-        };
+        let half = |first: &[u8]| twice(first, &whole);
         let beginning = &whole.runs[0].bytes[..50];
-        assert_eq!(check(&plan, &half(beginning), &[]), []);
+        assert_eq!(check(&plan, &half(beginning), &[], &none()), []);
         assert_eq!(
-            check(&plan, &half(&whole.runs[0].bytes[1..50]), &[]).len(),
+            check(&plan, &half(&whole.runs[0].bytes[1..50]), &[], &none()).len(),
             1
         );
+    }
+
+    #[test]
+    fn an_attempt_that_ended_by_itself_has_written_everything() {
+        let (plan, whole, _) = honest();
+        let truth = twice(&whole.runs[0].bytes[..50], &whole);
+        assert_eq!(check(&plan, &truth, &[], &[2].into()), []);
+        assert_eq!(check(&plan, &truth, &[], &[1, 2].into()).len(), 1);
+        assert_eq!(
+            check(&plan, &truth, &[], &[3].into()).len(),
+            1,
+            "has no byte"
+        );
+    }
+
+    #[test]
+    fn attempts_in_the_wrong_order_are_found() {
+        let (plan, whole, _) = honest();
+        let mut truth = twice(&whole.runs[0].bytes, &whole);
+        for run in &mut truth.runs {
+            run.attempt = 3 - run.attempt;
+        }
+        truth.facts = None;
+        assert_eq!(check(&plan, &truth, &[], &none()).len(), 1);
     }
 
     #[test]
@@ -208,13 +261,13 @@ mod tests {
         let (plan, mut truth, _) = honest();
         let again = truth.runs[0].clone();
         truth.add(again.stream, again.attempt, &again.bytes);
-        assert!(!check(&plan, &truth, &[]).is_empty());
+        assert!(!check(&plan, &truth, &[], &none()).is_empty());
     }
 
     #[test]
     fn a_wrong_digest_is_found() {
         let (plan, mut truth, _) = honest();
         truth.facts.as_mut().expect("an end").output_sha256 = Some("0".repeat(64));
-        assert_eq!(check(&plan, &truth, &[]).len(), 1);
+        assert_eq!(check(&plan, &truth, &[], &none()).len(), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! How each job ended: as planned if nobody touched it, else in one of the ways that what touched
 //! it allows; the same to everybody who asked; `lost` only by the kill of a shim; never a false
-//! success.
+//! success. Whether a dependency had failed is for `dependencies` to say.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use crate::{
     facts::Facts,
     history::What,
     plan::{End, Key, Plan, RUNS_MAX},
+    rows::AttemptRow,
 };
 
 const NAME: &str = "ends";
@@ -22,6 +23,7 @@ pub fn check(
 ) -> Vec<Violation> {
     let mut found = Vec::new();
     let (ends, deleted) = (ends(evidence), evidence.deleted());
+    let attempts = evidence.attempts();
     for (key, plan) in &evidence.plans {
         let Some(facts) = last.get(key) else {
             if deleted.contains(key) {
@@ -31,7 +33,8 @@ pub fn check(
             continue;
         };
         let touched = touched.get(key).cloned().unwrap_or_default();
-        if let Some(why) = not_allowed(plan, &touched, facts) {
+        let attempts = attempts.get(key).map_or(&[][..], Vec::as_slice);
+        if let Some(why) = not_allowed(plan, &touched, facts, attempts) {
             found.push(Violation::of(
                 NAME,
                 *key,
@@ -73,30 +76,53 @@ fn ends(evidence: &Evidence) -> BTreeMap<Key, bool> {
         .collect()
 }
 
-/// Why a job may not have ended like this.
-fn not_allowed(plan: &Plan, touched: &Touched, facts: &Facts) -> Option<&'static str> {
+/// Why a job with these attempts may not have ended like this.
+fn not_allowed(
+    plan: &Plan,
+    touched: &Touched,
+    facts: &Facts,
+    attempts: &[&AttemptRow],
+) -> Option<&'static str> {
     if facts.survivors > 0 {
         return Some("processes survived it");
     }
-    if is_planned(plan.end, facts) {
-        let runs_max = match plan.again && touched.shim_kill {
-            true => u64::from(RUNS_MAX),
-            false => 1,
-        };
-        let as_planned = (1..=runs_max).contains(&facts.attempts);
-        return (!as_planned).then_some("as planned, but at another attempt");
+    if facts.attempts != attempts.len() as u64 {
+        return Some("its attempts are not those of the database");
+    }
+    let by_dependency = facts.reason.as_deref() == Some("dependency");
+    if by_dependency != facts.failed_dependency.is_some() {
+        return Some("names a dependency, or none, and should not");
+    }
+    if by_dependency {
+        let never_ran = attempts.is_empty() && facts.started_at.is_none();
+        let allowed = never_ran && facts.output_bytes == 0 && !plan.waiting.after.is_empty();
+        return (!allowed).then_some("failed because of another job");
+    }
+    let lost = attempts.iter().filter(|row| row.state == "lost").count() as u32;
+    let failures = attempts.len() as u32 - lost;
+    if lost > 0 && !touched.shim_kill {
+        return Some("an attempt is lost whose shim was not killed");
+    }
+    let is_lost = facts.is_lost();
+    if lost > if plan.again { RUNS_MAX } else { 1 } || lost > 0 && !plan.again && !is_lost {
+        return Some("too many lost attempts");
+    }
+    if failures > plan.failures_max() {
+        return Some("too many attempts");
+    }
+    let last = attempts.last().map_or(1, |row| row.attempt);
+    if is_planned(plan.end_of(last), facts) {
+        let is_there = !attempts.is_empty() && lost < RUNS_MAX;
+        return (!is_there).then_some("as planned, but at another attempt");
     }
     let allowed = match (facts.state.as_str(), facts.reason.as_deref()) {
         ("cancelled", _) => touched.cancel,
-        ("failed", Some("lost")) => {
-            let runs = if plan.again { RUNS_MAX } else { 1 };
-            touched.shim_kill && facts.attempts == u64::from(runs)
-        }
+        ("failed", Some("lost")) => lost == if plan.again { RUNS_MAX } else { 1 },
         ("failed", Some("signal")) => touched.signal && facts.signal.as_deref() == Some("SIGUSR2"),
         _ => false,
     };
     let silent = facts.exit_code.is_none() && facts.signal.is_none();
-    if facts.is_lost() && !silent {
+    if is_lost && !silent {
         return Some("lost, and yet it tells how it ended");
     }
     (!allowed).then_some("not how it was to end, and nothing that touched it allows it")
@@ -142,6 +168,7 @@ fn changed(evidence: &Evidence, last: &BTreeMap<Key, Facts>) -> Vec<Violation> {
 #[cfg(test)]
 mod tests {
     use super::{super::scene, *};
+    use crate::waiting::{After, Retry, Target};
 
     fn found(evidence: &Evidence, last: &BTreeMap<Key, Facts>) -> usize {
         check(evidence, &evidence.touched(), last).len()
@@ -183,9 +210,77 @@ mod tests {
         let lost = last.get_mut(&0).expect("a job");
         (lost.state, lost.reason) = ("failed".to_owned(), Some("lost".to_owned()));
         lost.exit_code = None;
+        evidence.rows.attempts[0].state = "lost".to_owned();
         assert_eq!(found(&evidence, &last), 1);
         scene::kill_shim(&mut evidence, 0);
         assert_eq!(found(&evidence, &last), 0);
+    }
+
+    #[test]
+    fn a_dependency_is_named_by_those_that_failed_with_it_and_never_ran() {
+        let honest = || {
+            let mut evidence = scene::honest();
+            evidence
+                .entries
+                .retain(|entry| !matches!(entry.what, What::Ended { .. }));
+            let waiting = &mut evidence.plans.get_mut(&0).expect("a plan").waiting;
+            waiting.after.push(After {
+                key: 1,
+                target: Target::Id("id-1".to_owned()),
+                on_success: true,
+            });
+            scene::never_runs(&mut evidence, 0);
+            let mut last = scene::ends(&evidence);
+            let facts = last.get_mut(&0).expect("a job");
+            (facts.state, facts.reason) = ("failed".to_owned(), Some("dependency".to_owned()));
+            (facts.exit_code, facts.attempts, facts.output_bytes) = (None, 0, 0);
+            facts.failed_dependency = Some("{}".to_owned());
+            (evidence, last)
+        };
+        let (evidence, last) = honest();
+        assert_eq!(found(&evidence, &last), 0);
+        let (mut evidence, last) = honest();
+        evidence
+            .plans
+            .get_mut(&0)
+            .expect("a plan")
+            .waiting
+            .after
+            .clear();
+        assert_eq!(found(&evidence, &last), 1, "it waits for nothing");
+        let change: [fn(&mut Facts); 3] = [
+            |facts| facts.failed_dependency = None,
+            |facts| facts.output_bytes = 1,
+            |facts| facts.reason = Some("spawn".to_owned()),
+        ];
+        for change in change {
+            let (evidence, mut last) = honest();
+            change(last.get_mut(&0).expect("a job"));
+            assert_eq!(found(&evidence, &last), 1);
+        }
+    }
+
+    #[test]
+    fn more_attempts_than_the_policy_has_are_found() {
+        let mut evidence = scene::honest();
+        evidence
+            .entries
+            .retain(|entry| !matches!(entry.what, What::Ended { .. }));
+        let retry = Retry {
+            max_attempts: 2,
+            backoff_ms: 0,
+            max_backoff_ms: 0,
+            on: None,
+            succeeds_at: Some(2),
+        };
+        scene::tried_again(&mut evidence, 1, retry);
+        let mut last = scene::ends(&evidence);
+        assert_eq!(found(&evidence, &last), 1, "one attempt of two is told");
+        last.get_mut(&1).expect("a job").attempts = 2;
+        assert_eq!(found(&evidence, &last), 0);
+        let plan = evidence.plans.get_mut(&1).expect("a plan");
+        plan.retry.as_mut().expect("a policy").max_attempts = 1;
+        assert_eq!(found(&evidence, &last), 1);
     }
 
     #[test]
@@ -200,7 +295,13 @@ mod tests {
         let lost = last.get_mut(&0).expect("a job");
         (lost.state, lost.reason) = ("failed".to_owned(), Some("lost".to_owned()));
         lost.exit_code = None;
+        evidence.rows.attempts[0].state = "lost".to_owned();
         assert_eq!(found(&evidence, &last), 1);
+        for attempt in 2..=4 {
+            let mut row = evidence.rows.attempts[0].clone();
+            row.attempt = attempt;
+            evidence.rows.attempts.push(row);
+        }
         last.get_mut(&0).expect("a job").attempts = 4;
         assert_eq!(found(&evidence, &last), 0);
     }

@@ -50,6 +50,12 @@ pub fn check(remains: &Remains, rows: &Rows, launched_us: u64) -> Vec<Violation>
     if rows.inputs > 0 {
         left("inputs of final jobs", &[rows.inputs.to_string()]);
     }
+    if rows.dependencies > 0 {
+        left(
+            "dependencies of final jobs",
+            &[rows.dependencies.to_string()],
+        );
+    }
     let open = |state: &str| ["claimed", "started"].contains(&state);
     for row in rows.attempts.iter().filter(|row| open(&row.state)) {
         left("an open attempt", &[format!("{row:?}")]);
@@ -140,8 +146,9 @@ mod tests {
             spool: [("1.1.0.seg".to_owned(), 247)].into(),
             ..Remains::default()
         };
-        assert_eq!(check(&remains, &rows, 200), []);
-        assert_eq!(check(&remains, &rows, 201).len(), 1);
+        let ended = rows.attempts[0].ended_at.expect("an end");
+        assert_eq!(check(&remains, &rows, ended), []);
+        assert_eq!(check(&remains, &rows, ended + 1).len(), 1);
     }
 
     #[test]
@@ -155,6 +162,7 @@ mod tests {
         });
         rows.attempts[0].state = "started".to_owned();
         rows.inputs = 1;
-        assert_eq!(check(&Remains::default(), &rows, 0).len(), 3);
+        rows.dependencies = 1;
+        assert_eq!(check(&Remains::default(), &rows, 0).len(), 4);
     }
 }

@@ -3,12 +3,17 @@
 
 pub mod answers;
 pub mod bytes;
+pub mod dependencies;
 pub mod ends;
+pub mod exclusive;
 pub mod intact;
 pub mod leftovers;
+pub mod notices;
 pub mod presence;
 pub mod readers;
+pub mod retries;
 pub mod starts;
+pub mod times;
 pub mod transitions;
 
 #[cfg(test)]

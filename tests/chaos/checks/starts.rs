@@ -1,12 +1,14 @@
-//! At most one start per attempt; exactly one in all for a job that no kill of a shim and no
-//! cancel touched; another attempt only behind a lost one, where the job wants that. Believes only the ledger that the jobs themselves wrote and synced.
+//! At most one start per attempt; exactly as many as planned for a job that no kill of a shim and no
+//! cancel touched; another attempt only behind a lost or a failed one, where the job wants that.
+//! Believes only the ledger that the jobs themselves wrote and synced.
 
 use std::collections::BTreeMap;
 
 use super::Violation;
 use crate::{
     evidence::{Evidence, Touched},
-    plan::{End, Key, Kind, RUNS_MAX},
+    plan::{End, Key, Kind, Plan, RUNS_MAX},
+    rows::AttemptRow,
 };
 
 const NAME: &str = "starts";
@@ -58,33 +60,83 @@ pub fn check(evidence: &Evidence, touched: &BTreeMap<Key, Touched>) -> Vec<Viola
             }
         }
     }
+    let rows = evidence.attempts();
     for (key, plan) in &evidence.plans {
         let attempts = counts.get(key);
         let sum = |which: usize| attempts.map_or(0, |it| it.values().map(|n| n[which]).sum());
         let (starts, ends): (u32, u32) = (sum(0), sum(1));
         let touched = touched.get(key).cloned().unwrap_or_default();
-        let as_planned = match (plan.kind, plan.end) {
-            (Kind::Missing, _) => starts == 0 && ends == 0,
-            (_, End::Code(_) | End::Signal(_)) => starts == 1 && ends == 1,
-            // The executor stops it, before its end or just behind it.
-            _ => starts == 1 && ends <= 1,
-        };
-        if touched.is_untouched() && !deleted.contains(key) && !as_planned {
-            let what = format!("untouched: {starts} starts, {ends} ends");
+        let rows = rows.get(key).map_or(&[][..], Vec::as_slice);
+        if deleted.contains(key) {
+            continue;
+        }
+        if touched.is_untouched() && !is_as_planned(plan, rows, starts, ends) {
+            let what = format!("untouched: {starts} starts, {ends} ends, {rows:?}");
             found.push(Violation::of(NAME, *key, what));
         }
-        if starts > if plan.again { RUNS_MAX } else { 1 } {
-            found.push(Violation::of(NAME, *key, format!("ran {starts} times")));
-        }
-        let earlier = attempts.into_iter().flatten().rev().skip(1);
-        for state in earlier.filter_map(|(attempt, _)| states.get(&(*key, *attempt))) {
-            if *state != "lost" {
-                let what = format!("ran again behind an attempt that is {state}");
-                found.push(Violation::of(NAME, *key, what));
-            }
-        }
+        let ran = |attempt: u32| attempts.is_some_and(|it| it.contains_key(&attempt));
+        let wrong = ran_too_often(plan, &touched, rows, ran);
+        found.extend(wrong.map(|what| Violation::of(NAME, *key, what)));
     }
     found
+}
+
+/// Whether so many starts and ends are what an untouched job with these attempts has to have.
+fn is_as_planned(plan: &Plan, rows: &[&AttemptRow], starts: u32, ends: u32) -> bool {
+    let count = rows.len() as u32;
+    // It waited for a job that ended otherwise.
+    if count == 0 && !plan.waiting.after.is_empty() {
+        return starts == 0 && ends == 0;
+    }
+    let mut failures = 0..;
+    let goes_on = rows
+        .iter()
+        .map(|row| plan.is_tried_again_after(row.attempt, failures.next().unwrap_or(0) + 1));
+    // Each is followed by another one, but for the last.
+    let goes_on: Vec<bool> = goes_on.collect();
+    let is_whole = goes_on
+        .iter()
+        .enumerate()
+        .all(|(nth, again)| *again == (nth as u32 + 1 < count));
+    let is_right = match (plan.kind, plan.end) {
+        (Kind::Missing, _) => starts == 0 && ends == 0,
+        (_, End::Code(_) | End::Signal(_)) => starts == count && ends == count,
+        // The executor stops it, before its end or just behind it.
+        _ => starts == count && ends <= count,
+    };
+    count > 0 && is_whole && is_right
+}
+
+/// More attempts than the job asks for, or one behind an attempt that needed none. `ran`: whether an
+/// attempt has written a line.
+fn ran_too_often(
+    plan: &Plan,
+    touched: &Touched,
+    rows: &[&AttemptRow],
+    ran: impl Fn(u32) -> bool,
+) -> Option<String> {
+    let (mut lost, mut failures) = (0, 0);
+    for (nth, row) in rows.iter().enumerate() {
+        let is_last = nth + 1 == rows.len();
+        if row.state == "lost" {
+            lost += 1;
+            if !is_last && !(plan.again && lost < RUNS_MAX) {
+                return Some(format!("ran again behind {lost} lost attempts"));
+            }
+            continue;
+        }
+        failures += 1;
+        let planned = plan.is_tried_again_after(row.attempt, failures);
+        let signalled = touched.signal && plan.is_tried_again("signal", None, failures);
+        if !is_last && !planned && !signalled {
+            let (attempt, state) = (row.attempt, &row.state);
+            let ran = if ran(attempt) { "ran" } else { "never ran" };
+            return Some(format!(
+                "another attempt behind {attempt}, which is {state} and {ran}"
+            ));
+        }
+    }
+    None
 }
 
 fn states(evidence: &Evidence) -> BTreeMap<(Key, u32), &str> {
@@ -98,7 +150,10 @@ fn states(evidence: &Evidence) -> BTreeMap<(Key, u32), &str> {
 #[cfg(test)]
 mod tests {
     use super::{super::scene, *};
-    use crate::evidence::Line;
+    use crate::{
+        evidence::Line,
+        waiting::{After, Retry, Target},
+    };
 
     fn found(evidence: &Evidence) -> usize {
         check(evidence, &evidence.touched()).len()
@@ -147,10 +202,56 @@ mod tests {
         second.attempt = 2;
         evidence.rows.attempts.push(second);
         scene::kill_shim(&mut evidence, 0);
-        assert_eq!(found(&evidence), 2, "ran twice, and not behind a loss");
+        assert_eq!(found(&evidence), 1, "not behind a loss");
         evidence.plans.get_mut(&0).expect("a plan").again = true;
         assert_eq!(found(&evidence), 1, "not behind a loss");
         evidence.rows.attempts[0].state = "lost".to_owned();
+        assert_eq!(found(&evidence), 0);
+        evidence.plans.get_mut(&0).expect("a plan").again = false;
+        assert_eq!(found(&evidence), 1, "does not want it");
+    }
+
+    #[test]
+    fn a_job_that_fails_runs_as_often_as_its_policy_says() {
+        let honest = |succeeds_at| {
+            let mut evidence = scene::honest();
+            let retry = Retry {
+                max_attempts: 3,
+                backoff_ms: 0,
+                max_backoff_ms: 0,
+                on: None,
+                succeeds_at,
+            };
+            scene::tried_again(&mut evidence, 1, retry);
+            evidence
+        };
+        assert_eq!(found(&honest(Some(2))), 0);
+        assert_eq!(found(&honest(None)), 1, "there was to be a third one");
+        assert_eq!(found(&honest(Some(1))), 2, "behind a success");
+        let mut evidence = honest(Some(2));
+        let plan = evidence.plans.get_mut(&1).expect("a plan");
+        plan.retry.as_mut().expect("a policy").max_attempts = 1;
+        assert_eq!(found(&evidence), 2, "too many");
+        let mut evidence = honest(Some(2));
+        evidence.lines.remove(3);
+        assert_eq!(
+            found(&evidence),
+            1,
+            "the first attempt did not come to its end"
+        );
+    }
+
+    #[test]
+    fn a_job_that_waits_need_not_run() {
+        let mut evidence = scene::honest();
+        scene::never_runs(&mut evidence, 1);
+        assert_eq!(found(&evidence), 1, "it waits for nothing");
+        let waiting = &mut evidence.plans.get_mut(&1).expect("a plan").waiting;
+        waiting.after.push(After {
+            key: 0,
+            target: Target::Id("id-0".to_owned()),
+            on_success: true,
+        });
         assert_eq!(found(&evidence), 0);
     }
 
@@ -158,7 +259,7 @@ mod tests {
     fn a_void_attempt_that_ran_is_found() {
         let mut evidence = scene::honest();
         evidence.rows.attempts[0].state = "void".to_owned();
-        assert_eq!(found(&evidence), 1);
+        assert_eq!(found(&evidence), 2, "it ran, and the job has no attempt");
     }
 
     #[test]

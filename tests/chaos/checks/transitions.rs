@@ -12,15 +12,29 @@ const NAME: &str = "transitions";
 const LEGAL: [(&str, &[&str]); 6] = [
     ("-", &["queued", "scheduled", "blocked"]),
     ("scheduled", &["queued", "cancelled"]),
-    ("blocked", &["queued", "cancelled", "failed"]),
+    ("blocked", &["queued", "scheduled", "cancelled", "failed"]),
     ("queued", &["running", "cancelled"]),
     (
         "running",
-        &["paused", "queued", "succeeded", "failed", "cancelled"],
+        &[
+            "paused",
+            "queued",
+            "scheduled",
+            "succeeded",
+            "failed",
+            "cancelled",
+        ],
     ),
     (
         "paused",
-        &["running", "queued", "succeeded", "failed", "cancelled"],
+        &[
+            "running",
+            "queued",
+            "scheduled",
+            "succeeded",
+            "failed",
+            "cancelled",
+        ],
     ),
 ];
 
