@@ -16,3 +16,4 @@ pub(super) mod recording;
 pub(super) mod shell;
 pub(super) mod times;
 pub(super) mod usage_error;
+pub(super) mod verdict;

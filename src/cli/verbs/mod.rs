@@ -5,6 +5,7 @@ mod cancel;
 mod completions;
 mod config;
 mod export;
+mod flow;
 mod input;
 mod kill;
 mod ls;
@@ -78,6 +79,8 @@ pub enum Verb {
     Rm(rm::RmArgs),
     /// List, create, change and delete queues
     Queue(queue::QueueArgs),
+    /// Run a file of tasks as one graph of jobs, and follow it
+    Flow(flow::FlowArgs),
     /// Search outputs for lines with a text or a pattern
     Search(search::SearchArgs),
     /// Query the job history in SQL
@@ -141,6 +144,7 @@ impl Verb {
             Self::Replay(args) => replay::replay(args).await,
             Self::Rm(args) => rm::rm(args).await,
             Self::Queue(args) => queue::queue(args).await,
+            Self::Flow(args) => flow::flow(args).await,
             Self::Search(args) => search::search(args).await,
             Self::Sql(args) => sql::sql(args).await,
             Self::Mcp(args) => mcp::mcp(args).await,
