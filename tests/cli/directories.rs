@@ -17,7 +17,7 @@ use std::{
 use crate::harness::{BINARY, Cli, Finished, Server, is_alive};
 
 /// Every verb, with words that it takes.
-const VERBS: [&[&str]; 24] = [
+const VERBS: [&[&str]; 25] = [
     &["run", "--", "env"],
     &["submit", "--", "true"],
     &["ls"],
@@ -38,6 +38,7 @@ const VERBS: [&[&str]; 24] = [
     &["export", "1", "--format", "text"],
     &["rm", "1"],
     &["queue"],
+    &["flow", "ls"],
     &["search", "x"],
     &["sql", "SELECT 1"],
     &["mcp"],

@@ -4,75 +4,17 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, bail};
-use serde_json::{Map, Value, json};
 
 use super::{
+    file_values::{plain_name, variables},
     graph,
-    labels::{self, PREFIX, VARIABLE_PREFIX},
-    rules::{CheckRules, FixTemplate, ReviewRules},
-    step_command::{COMMAND_KEYS, StepCommand},
-    template::{self, Variables},
+    step::{FileContext, FlowFile, FlowStep},
+    step_reader::{Defaults, ReadStep, StepReader},
     toml,
-    tree::{FileFault, FileNode, FilePlace, FileTable, unknown_key},
+    tree::{FileFault, FileNode, FilePlace, FileTable},
     yaml,
 };
-use crate::job::{DependencyCondition, JobSpec, Queue};
-
-/// How often a reviewer runs at most, where its step does not say so.
-const ROUNDS_DEFAULT: u32 = 3;
-/// The most that a step may say.
-const ROUNDS_MAX: i64 = 100;
-/// Keys of NewJob that a flow sets itself, or that make no sense in it.
-const NOT_IN_FLOWS: [&str; 8] = [
-    "argv",
-    "shell",
-    "after",
-    "name",
-    "interactive",
-    "on_disconnect",
-    "disconnect_delay_s",
-    "idempotency_key",
-];
-
-/// A flow as its file describes it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FlowFile {
-    /// Its name; an id is made of it.
-    pub name: String,
-    /// Its steps, each after those that it waits for.
-    pub steps: Vec<FlowStep>,
-}
-
-/// A step of a flow.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FlowStep {
-    /// Its name.
-    pub name: String,
-    /// Indices of the steps that it waits for, and how they must have ended.
-    pub after: Vec<(usize, DependencyCondition)>,
-    /// Its NewJob, without what makes it a part of this flow.
-    pub job: Map<String, Value>,
-    /// What decides whether the next steps start, if not its own end.
-    pub gate: Option<StepGate>,
-}
-
-/// What decides whether the steps after one start.
-#[derive(Debug, Clone, PartialEq)]
-pub enum StepGate {
-    /// A job that checks the step.
-    Verify(CheckRules),
-    /// A job that has the reviewer's tasks done, and the reviewer run again.
-    Review(ReviewRules),
-}
-
-/// What a file is read with.
-#[derive(Debug, Clone, Default)]
-pub struct FileContext {
-    /// Variables from the command line; they win over those of the file.
-    pub variables: Variables,
-    /// Keys of NewJob that each job has where neither its step nor `[defaults]` says otherwise.
-    pub base: Map<String, Value>,
-}
+use crate::job::DependencyCondition;
 
 /// Reads a flow's file: YAML by its extension, else TOML.
 pub fn read(path: &Path, context: &FileContext) -> anyhow::Result<FlowFile> {
@@ -124,374 +66,6 @@ fn flow(document: &FileNode, context: &FileContext) -> Result<FlowFile, FileFaul
     Ok(FlowFile {
         name,
         steps: in_order(steps)?,
-    })
-}
-
-/// `[defaults]`: keys of NewJob, and the command that takes prompts.
-struct Defaults<'a> {
-    table: &'a FileTable,
-    job: Map<String, Value>,
-    command: StepCommand,
-}
-
-impl<'a> Defaults<'a> {
-    fn read(table: &'a FileTable) -> Result<Self, FileFault> {
-        let command = StepCommand::read(table)?;
-        if let Some(entry) = table.entries().find(|entry| is_run(&entry.key)) {
-            let message = format!(
-                "{}: each step has its own; [defaults] may have command",
-                entry.key
-            );
-            return Err(FileFault::new(entry.place, message));
-        }
-        Ok(Self {
-            table,
-            job: job_keys(table, "[defaults]", &["command"])?,
-            command,
-        })
-    }
-}
-
-fn is_run(key: &str) -> bool {
-    ["argv", "shell", "prompt"].contains(&key)
-}
-
-struct StepReader<'a> {
-    variables: Variables,
-    defaults: Defaults<'a>,
-    base: &'a Map<String, Value>,
-}
-
-/// A step before the others are known.
-struct ReadStep {
-    step: FlowStep,
-    place: FilePlace,
-    after: Vec<(String, DependencyCondition, FilePlace)>,
-    templates: Vec<String>,
-}
-
-impl StepReader<'_> {
-    fn step(&self, node: &FileNode) -> Result<ReadStep, FileFault> {
-        let table = node.table("a step")?;
-        let name = table.get("name");
-        let name = name
-            .ok_or_else(|| FileFault::new(node.place, "name: is missing; each step needs one"))?;
-        let name = plain_name(name)?;
-        let of = format!("step {name:?}");
-        let within =
-            |fault: FileFault| FileFault::new(fault.place, format!("{of}: {}", fault.message));
-        let read = || {
-            let own = ["name", "after", "vars", "verify", "review"];
-            let variables = self.with_own(table)?;
-            let (job, templates) = self.job(table, node.place, &own, &variables)?;
-            let gate = self.gate(table, &variables)?;
-            let after = table.get("after").map(after).transpose()?;
-            let mut templates = templates;
-            if let Some(StepGate::Review(rules)) = &gate {
-                templates.extend(rules.fix.command.templates().map(str::to_owned));
-            }
-            let step = FlowStep {
-                name: name.clone(),
-                after: Vec::new(),
-                job,
-                gate,
-            };
-            Ok(ReadStep {
-                step,
-                place: table.place_of("name").unwrap_or(node.place),
-                after: after.unwrap_or_default(),
-                templates,
-            })
-        };
-        read().map_err(within)
-    }
-
-    /// The variables of a step: its own win.
-    fn with_own(&self, table: &FileTable) -> Result<Variables, FileFault> {
-        let mut all = self.variables.clone();
-        all.extend(variables(table.get("vars"))?);
-        Ok(all)
-    }
-
-    /// The NewJob of a step, checked as the server would, and its templates.
-    fn job(
-        &self,
-        table: &FileTable,
-        place: FilePlace,
-        own: &[&str],
-        variables: &Variables,
-    ) -> Result<(Map<String, Value>, Vec<String>), FileFault> {
-        let keys = job_keys(table, "a step", &[own, &COMMAND_KEYS].concat())?;
-        let command = self
-            .defaults
-            .command
-            .clone()
-            .replaced_by(StepCommand::read(table)?);
-        let made = command.new_job(variables).map_err(|fault| {
-            let place = table.place_of(fault.key()).unwrap_or(place);
-            FileFault::new(place, fault.to_string())
-        })?;
-        if let (Some(_), Some(entry)) = (made.get("stdin"), table.entry("stdin")) {
-            let message = "stdin: the prompt is the command's stdin; leave one of them out";
-            return Err(FileFault::new(entry.place, message));
-        }
-        let mut job = self.filled(keys);
-        job.extend(made);
-        put_variables(&mut job, variables);
-        self.check(&job, table, place)?;
-        let templates = command.templates().map(str::to_owned).collect();
-        Ok((job, templates))
-    }
-
-    /// The keys of a step with the defaults of the file and of the command line.
-    fn filled(&self, keys: Map<String, Value>) -> Map<String, Value> {
-        Queue::fill_in(self.base, &Queue::fill_in(&self.defaults.job, &keys))
-    }
-
-    fn check(
-        &self,
-        job: &Map<String, Value>,
-        table: &FileTable,
-        place: FilePlace,
-    ) -> Result<(), FileFault> {
-        let Err(refusal) = JobSpec::read(job.clone()) else {
-            return Ok(());
-        };
-        let key = refusal.key();
-        let place = table
-            .place_of(key)
-            .or(self.defaults.table.place_of(key))
-            .unwrap_or(place);
-        Err(FileFault::new(place, refusal.to_string()))
-    }
-
-    fn gate(
-        &self,
-        table: &FileTable,
-        variables: &Variables,
-    ) -> Result<Option<StepGate>, FileFault> {
-        match (table.get("verify"), table.entry("review")) {
-            (None, None) => Ok(None),
-            (Some(node), None) => Ok(Some(StepGate::Verify(verify(node)?))),
-            (None, Some(entry)) => {
-                let rules = self.review(&entry.value, variables)?;
-                Ok(Some(StepGate::Review(rules)))
-            }
-            (Some(_), Some(entry)) => {
-                let message =
-                    "review: a step has verify or review, not both; put one on a step of its own";
-                Err(FileFault::new(entry.place, message))
-            }
-        }
-    }
-
-    fn review(&self, node: &FileNode, variables: &Variables) -> Result<ReviewRules, FileFault> {
-        let table = node.table("review")?;
-        table.refuse_others("review", &["rounds", "fix"])?;
-        let rounds = match table.get("rounds") {
-            Some(node) => node.integer("review.rounds", 1, ROUNDS_MAX)? as u32,
-            None => ROUNDS_DEFAULT,
-        };
-        let none = FileTable::default();
-        let fix = table
-            .get("fix")
-            .map(|node| node.table("review.fix"))
-            .transpose()?;
-        let fix = fix.unwrap_or(&none);
-        let mut job = self.filled(job_keys(fix, "review.fix", &COMMAND_KEYS)?);
-        put_variables(&mut job, variables);
-        let command = self
-            .defaults
-            .command
-            .clone()
-            .replaced_by(StepCommand::read(fix)?);
-        // Any task will do: what a task says itself is checked when there is one.
-        let mut with_task = variables.clone();
-        with_task.insert("task".to_owned(), "task".to_owned());
-        let mut whole = job.clone();
-        match command.is_given() {
-            true => whole.extend(command.new_job(&with_task).map_err(|fault| {
-                let place = fix.place_of(fault.key()).unwrap_or(node.place);
-                FileFault::new(place, format!("review.fix: {fault}"))
-            })?),
-            false => whole.extend([("argv".to_owned(), json!(["true"]))]),
-        }
-        self.check(&whole, fix, node.place)?;
-        let fix = FixTemplate {
-            job,
-            command,
-            variables: variables.clone(),
-        };
-        Ok(ReviewRules { rounds, fix })
-    }
-
-    /// Refuses a variable of the command line that nothing in the file knows: a typo.
-    fn refuse_unused(
-        &self,
-        given: &Variables,
-        declared: &BTreeSet<String>,
-        steps: &[ReadStep],
-    ) -> Result<(), FileFault> {
-        let is_used = |name: &str| {
-            let mut templates = steps.iter().flat_map(|step| &step.templates);
-            declared.contains(name) || templates.any(|text| template::names(text, name))
-        };
-        let Some(name) = given.keys().find(|name| !is_used(name)) else {
-            return Ok(());
-        };
-        let known: Vec<&str> = declared.iter().map(String::as_str).collect();
-        let known = match known.is_empty() {
-            true => "there is no [vars]".to_owned(),
-            false => format!("[vars] has {}", known.join(", ")),
-        };
-        let message = format!("--var {name}: the file does not use this variable; {known}");
-        Err(FileFault::new(FilePlace { line: 1, column: 1 }, message))
-    }
-}
-
-/// The keys of NewJob of a table that may also have `own` keys.
-fn job_keys(table: &FileTable, of: &str, own: &[&str]) -> Result<Map<String, Value>, FileFault> {
-    let allowed = JobSpec::keys()
-        .iter()
-        .filter(|key| !NOT_IN_FLOWS.contains(*key));
-    let allowed: Vec<&str> = own.iter().chain(allowed).copied().collect();
-    let mut keys = Map::new();
-    for entry in table.entries() {
-        if own.contains(&entry.key.as_str()) {
-            continue;
-        }
-        if !allowed.contains(&entry.key.as_str()) {
-            return Err(unknown_key(entry, of, &allowed));
-        }
-        keys.insert(entry.key.clone(), entry.value.json());
-    }
-    if let Some(Value::Object(labels)) = keys.get("labels")
-        && let Some(label) = labels.keys().find(|label| label.starts_with(PREFIX))
-    {
-        let place = table
-            .place_of(&format!("labels.{label}"))
-            .unwrap_or_default();
-        let message = format!(
-            "labels.{label}: labels that begin with {PREFIX} belong to flows; choose another"
-        );
-        return Err(FileFault::new(place, message));
-    }
-    Ok(keys)
-}
-
-/// Gives a command the flow's variables, for lines of shell.
-fn put_variables(job: &mut Map<String, Value>, variables: &Variables) {
-    let env = variables.iter();
-    let env: Map<String, Value> = env
-        .map(|(name, value)| (format!("{VARIABLE_PREFIX}{name}"), json!(value)))
-        .collect();
-    if !env.is_empty() {
-        labels::merge(job, "env", Value::Object(env));
-    }
-}
-
-fn plain_name(node: &FileNode) -> Result<String, FileFault> {
-    let name = node.text("name")?;
-    match labels::is_plain_name(name) {
-        true => Ok(name.to_owned()),
-        false => Err(node.expected(
-            "name",
-            "1 to 64 letters, digits, `.`, `_` and `-`, the first a letter or digit",
-        )),
-    }
-}
-
-fn variables(node: Option<&FileNode>) -> Result<Variables, FileFault> {
-    let Some(node) = node else {
-        return Ok(Variables::new());
-    };
-    let mut read = Variables::new();
-    for entry in node.table("vars")?.entries() {
-        if !template::is_variable_name(&entry.key) {
-            let message = format!(
-                "vars.{}: a name must have letters, digits and `_`, and not begin with a digit",
-                entry.key
-            );
-            return Err(FileFault::new(entry.place, message));
-        }
-        let value = match entry.value.json() {
-            Value::String(text) => text,
-            scalar @ (Value::Number(_) | Value::Bool(_)) => scalar.to_string(),
-            _ => {
-                return Err(entry
-                    .value
-                    .expected(&format!("vars.{}", entry.key), "a string"));
-            }
-        };
-        read.insert(entry.key.clone(), value);
-    }
-    Ok(read)
-}
-
-/// Reads `after`: names of steps, or tables with `step` and `on`.
-fn after(node: &FileNode) -> Result<Vec<(String, DependencyCondition, FilePlace)>, FileFault> {
-    let entry = |node: &FileNode| {
-        let expected = "a step's name or {step, on: \"success\" or \"finish\"}";
-        if let Ok(name) = node.text("after") {
-            return Ok((name.to_owned(), DependencyCondition::Success, node.place));
-        }
-        let table = node
-            .table("after")
-            .map_err(|_| node.expected("after", expected))?;
-        table.refuse_others("an entry of after", &["step", "on"])?;
-        let step = table
-            .get("step")
-            .ok_or_else(|| node.expected("after", expected))?;
-        let on = match table.get("on") {
-            None => DependencyCondition::Success,
-            Some(on) => DependencyCondition::from_name(on.text("after.on")?)
-                .ok_or_else(|| on.expected("after.on", "\"success\" or \"finish\""))?,
-        };
-        Ok((step.text("after.step")?.to_owned(), on, step.place))
-    };
-    if node.text("after").is_ok() {
-        return Ok(vec![entry(node)?]);
-    }
-    node.list("after")?.iter().map(entry).collect()
-}
-
-fn verify(node: &FileNode) -> Result<CheckRules, FileFault> {
-    let table = node.table("verify")?;
-    let keys = ["contains", "regex", "sha256", "exit_codes", "command"];
-    table.refuse_others("verify", &keys)?;
-    if table.entries().next().is_none() {
-        return Err(node.expected(
-            "verify",
-            &format!("a table with one of {}", keys.join(", ")),
-        ));
-    }
-    let mut claims = Vec::new();
-    for kind in ["contains", "regex", "sha256"] {
-        let Some(node) = table.get(kind) else {
-            continue;
-        };
-        let texts = node.one_or_more(&format!("verify.{kind}"))?;
-        claims.extend(texts.into_iter().map(|text| json!({kind: text})));
-    }
-    let codes = table.get("exit_codes").map(|node| {
-        let codes = node.list("verify.exit_codes")?.iter();
-        let codes = codes.map(|node| node.integer("verify.exit_codes", 0, 255));
-        let codes: Vec<i64> = codes.collect::<Result<_, _>>()?;
-        match codes.is_empty() {
-            true => Err(node.expected(
-                "verify.exit_codes",
-                "a list of exit codes that is not empty",
-            )),
-            false => Ok(codes),
-        }
-    });
-    let command = table
-        .get("command")
-        .map(|node| node.words("verify.command"));
-    Ok(CheckRules {
-        claims,
-        exit_codes: codes.transpose()?.unwrap_or_else(|| vec![0]),
-        command: command.transpose()?,
     })
 }
 
@@ -551,4 +125,224 @@ fn indices(step: &ReadStep, steps: &[ReadStep]) -> Result<Vec<usize>, FileFault>
         })
     };
     step.after.iter().map(find).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cli::flow::step::StepGate;
+
+    fn context() -> FileContext {
+        let base = json!({"cwd": "/here", "env": {"PATH": "/bin"}, "umask": "022"});
+        FileContext {
+            variables: [("who".to_owned(), "Ada".to_owned())].into(),
+            base: base.as_object().expect("an object").clone(),
+        }
+    }
+
+    fn parse(text: &str) -> Result<FlowFile, String> {
+        let document = toml::read(text).map_err(|fault| fault.to_string())?;
+        flow(&document, &context()).map_err(|fault| fault.to_string())
+    }
+
+    const WHOLE: &str = r#"
+name = "release"
+vars = {who = "nobody", model = "small"}
+[defaults]
+command = ["claude", "-p", "--model={{model}}"]
+timeout_s = 60
+env = {A = "default", B = "default"}
+[[step]]
+name = "last"
+after = ["first", {step = "middle", on = "finish"}]
+argv = ["echo", "{{who}}"]
+cwd = "sub"
+timeout_s = 5
+[[step]]
+name = "middle"
+after = "first"
+vars = {model = "large"}
+prompt = "Hello {{who}}"
+env = {A = "own"}
+verify = {contains = "x", regex = ["^a", "b$"], exit_codes = [0, 3], command = ["true"]}
+[[step]]
+name = "first"
+shell = "true"
+review = {rounds = 2, fix = {prompt = "{{task}} for {{who}}", exclusive = "me"}}
+"#;
+
+    #[test]
+    fn a_whole_file_becomes_steps_in_order() {
+        let flow = parse(WHOLE).expect("a flow");
+        let names: Vec<_> = flow.steps.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(names, ["first", "middle", "last"]);
+        let (success, finish) = (DependencyCondition::Success, DependencyCondition::Finish);
+        assert_eq!(flow.steps[2].after, [(0, success), (1, finish)]);
+        let middle = Value::Object(flow.steps[1].job.clone());
+        assert_eq!(middle["argv"], json!(["claude", "-p", "--model=large"]));
+        assert_eq!(
+            (&middle["stdin"], &middle["timeout_s"]),
+            (&json!("Hello Ada"), &json!(60))
+        );
+        let env = json!({"PATH": "/bin", "A": "own", "B": "default", "FLOW_VAR_who": "Ada",
+            "FLOW_VAR_model": "large"});
+        assert_eq!(middle["env"], env);
+        let last = Value::Object(flow.steps[2].job.clone());
+        assert_eq!(last["argv"], json!(["echo", "{{who}}"]), "as it is");
+        assert_eq!(
+            (&last["cwd"], &last["timeout_s"]),
+            (&json!("/here/sub"), &json!(5))
+        );
+        let Some(StepGate::Verify(rules)) = &flow.steps[1].gate else {
+            panic!("no check");
+        };
+        let claims = json!([{"contains": "x"}, {"regex": "^a"}, {"regex": "b$"}]);
+        assert_eq!(
+            (json!(rules.claims), rules.exit_codes.as_slice()),
+            (claims, &[0, 3][..])
+        );
+        let Some(StepGate::Review(rules)) = &flow.steps[0].gate else {
+            panic!("no review");
+        };
+        assert_eq!(
+            (rules.rounds, &rules.fix.job["exclusive"]),
+            (2, &json!("me"))
+        );
+        assert_eq!(rules.fix.variables["who"], "Ada");
+    }
+
+    /// Changes the whole file at one place, and tells where and why that is refused.
+    fn refused(from: &str, to: &str) -> String {
+        assert_eq!(WHOLE.matches(from).count(), 1, "{from}");
+        parse(&WHOLE.replace(from, to)).expect_err(to)
+    }
+
+    #[test]
+    fn mistakes_are_refused_with_their_places_and_what_was_expected() {
+        for (from, to, expected) in [
+            (
+                "after = \"first\"",
+                "afer = \"first\"",
+                "16:1: step \"middle\": afer: unknown key of a step; known keys are name, after,",
+            ),
+            (
+                "after = \"first\"",
+                "after = \"frist\"",
+                "16:9: step \"middle\": after: there is no step \"frist\"; the steps are last, middle, first",
+            ),
+            (
+                "after = \"first\"",
+                "after = [\"first\", \"last\"]",
+                "9:1: these steps wait for each other in a circle: last -> middle -> last",
+            ),
+            (
+                "after = \"first\"",
+                "after = 3",
+                "16:9: step \"middle\": after: must be a list",
+            ),
+            (
+                "on = \"finish\"",
+                "on = \"failure\"",
+                "10:42: step \"last\": after.on: must be \"success\" or \"finish\"",
+            ),
+            (
+                "name = \"first\"",
+                "name = \"last\"",
+                "22:1: step \"last\": there is a step of that name at 9:1",
+            ),
+            (
+                "name = \"first\"",
+                "name = \"a b\"",
+                "22:8: name: must be 1 to 64 letters",
+            ),
+            ("name = \"first\"\n", "", "21:1: name: is missing"),
+            (
+                "Hello {{who}}",
+                "Hello {{whom}}",
+                "18:1: step \"middle\": prompt: there is no variable \"whom\"; there are model, who",
+            ),
+            (
+                "{{task}} for",
+                "{{job}} for",
+                "review.fix: prompt: there is no variable \"job\"; there are model, task, who",
+            ),
+            (
+                "shell = \"true\"",
+                "",
+                "21:1: step \"first\": needs exactly one of argv, shell and prompt",
+            ),
+            (
+                "shell = \"true\"",
+                "shell = \"true\"\nargv = [\"a\"]",
+                "step \"first\": needs exactly one of",
+            ),
+            (
+                "timeout_s = 60",
+                "timeout_s = -1",
+                "timeout_s: must be above 0",
+            ),
+            (
+                "timeout_s = 5\n",
+                "timeout_s = 5\nretry = {max_attempts = 0}\n",
+                "14:10: step \"last\": retry.max_attempts: must be an integer",
+            ),
+            (
+                "timeout_s = 5\n",
+                "timeout_s = 5\nidempotency_key = \"x\"\n",
+                "14:1: step \"last\": idempotency_key: unknown key of a step",
+            ),
+            (
+                "timeout_s = 5\n",
+                "timeout_s = 5\nqueue = \"flow\"\n",
+                "14:1: step \"last\": queue: ",
+            ),
+            (
+                "timeout_s = 5\n",
+                "timeout_s = 5\nlabels = {flow-step = \"x\"}\n",
+                "14:11: step \"last\": labels.flow-step: labels that begin with flow",
+            ),
+            (
+                "exit_codes = [0, 3]",
+                "exit_codes = [256]",
+                "verify.exit_codes: must be an integer from 0 to 255",
+            ),
+            (
+                "contains = \"x\"",
+                "contain = \"x\"",
+                "contain: unknown key of verify; known keys are contains, regex",
+            ),
+            (
+                "rounds = 2",
+                "rounds = 0",
+                "24:20: step \"first\": review.rounds: must be an integer from 1 to 100",
+            ),
+            (
+                "rounds = 2, fix",
+                "rounds = 2, fixes",
+                "fixes: unknown key of review; known keys are rounds, fix",
+            ),
+            (
+                "vars = {who = \"nobody\", model = \"small\"}",
+                "vars = {who = \"nobody\", model = []}",
+                "vars.model: must be a string",
+            ),
+            ("name = \"release\"", "name = \"release", "2:"),
+        ] {
+            let fault = refused(from, to);
+            assert!(fault.contains(expected), "{to}\n{fault}\n{expected}");
+        }
+        let unused = WHOLE.replace("who", "x").replace("{{x}}", "");
+        let fault = parse(&unused).expect_err("refused");
+        assert!(
+            fault.contains("--var who: the file does not use this variable; [vars] has model, x"),
+            "{fault}"
+        );
+        assert!(
+            parse("name = \"x\"")
+                .expect_err("refused")
+                .contains("1:1: step: is missing")
+        );
+    }
 }

@@ -18,6 +18,10 @@ pub const PREFIX: &str = "flow";
 /// Beginning of the variables that hold the flow's variables.
 pub const VARIABLE_PREFIX: &str = "FLOW_VAR_";
 
+/// The queue of the jobs that decide about steps. It has room for all of them: one that waited for its
+/// turn behind the jobs that it waits for would wait for ever.
+pub const GATE_QUEUE: &str = "flow";
+
 /// Which of a step's jobs one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StepPart {

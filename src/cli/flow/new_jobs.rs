@@ -3,14 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    file::{FlowFile, FlowStep, StepGate},
-    labels::{self, HEAD, IS_HEAD, StepPart},
+    labels::{self, GATE_QUEUE, HEAD, IS_HEAD, StepPart},
+    step::{FlowFile, FlowStep, StepGate},
 };
 use crate::job::DependencyCondition;
 
-/// The queue of the jobs that decide about steps. It has room for all of them: one that waited for its
-/// turn behind the jobs that it waits for would wait for ever.
-pub const GATE_QUEUE: &str = "flow";
 /// Exit code of a job that decides, where it could not: it is tried again.
 pub const UNDECIDED: u8 = 75;
 /// How often a job that decides is tried at most when it is killed, or cannot decide.
@@ -54,6 +51,11 @@ pub fn of_file(file: &FlowFile, id: &str, program: &str) -> Vec<Map<String, Valu
         labels::merge(first, "labels", json!({HEAD: IS_HEAD}));
     }
     jobs
+}
+
+/// Whether a NewJob decides about a step.
+pub fn is_gate(job: &Map<String, Value>) -> bool {
+    job.get("queue").is_some_and(|queue| queue == GATE_QUEUE)
 }
 
 /// An entry of `after` that names an earlier entry of the same request.

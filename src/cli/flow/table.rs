@@ -5,9 +5,9 @@ use comfy_table::Table;
 use serde_json::{Value, json};
 
 use super::{
-    file::FlowFile,
     labels::StepPart,
     state::{FlowJob, FlowState, StepState},
+    step::FlowFile,
 };
 use crate::{
     cli::render::{

@@ -16,8 +16,11 @@ use crate::{
             target::{Connect, Target},
         },
         flow::{
-            again, check, file, follow, new_jobs, review,
+            again, check, file, follow,
+            labels::GATE_QUEUE,
+            new_jobs, review,
             state::{self, FlowState},
+            step::FileContext,
             table,
         },
         new_job::{
@@ -144,7 +147,7 @@ pub async fn flow(args: FlowArgs) -> anyhow::Result<ExitCode> {
 impl FlowArgs {
     async fn run(&self, options: &RunOptions) -> anyhow::Result<ExitCode> {
         let target = self.connect.target()?;
-        let context = file::FileContext {
+        let context = FileContext {
             variables: options.variables.iter().cloned().collect(),
             base: options.base(&target)?,
         };
@@ -162,7 +165,7 @@ impl FlowArgs {
             (false, _) => print::page(&format!("{id}\n"))?,
         }
         if options.follow {
-            return to_end(&mut link, &id, None).await;
+            return to_end(&mut link, &id, None, print::line).await;
         }
         print::line_on_terminal(&format!(
             "{} jobs submitted; `cc-executor flow show {id}` shows them",
@@ -207,7 +210,7 @@ impl FlowArgs {
             Some(Err(_)) => bail!("--timeout is too long; leave it out for none"),
         };
         let (mut link, flow) = self.find(name).await?;
-        to_end(&mut link, &flow.id, deadline).await
+        to_end(&mut link, &flow.id, deadline, print::line_on_terminal).await
     }
 
     async fn retry(&self, name: &str) -> anyhow::Result<ExitCode> {
@@ -261,6 +264,11 @@ impl RunOptions {
         }
         let mut base = JobOptions::default().template(caller.as_ref())?;
         if let Some(queue) = &self.queue {
+            if queue == GATE_QUEUE {
+                bail!(
+                    "--queue {GATE_QUEUE}: this queue is for the jobs that decide about steps; choose another"
+                );
+            }
             base.insert("queue".to_owned(), json!(queue));
         }
         Ok(base)
@@ -277,7 +285,7 @@ fn program(target: &Target) -> String {
 
 /// Submits all jobs in one commit; the server's answer has them in the same order.
 async fn submit(link: &mut Link, jobs: &[Map<String, Value>]) -> anyhow::Result<Value> {
-    if jobs.iter().any(|job| job["queue"] == new_jobs::GATE_QUEUE) {
+    if jobs.iter().any(new_jobs::is_gate) {
         make_queue(link).await?;
     }
     let mut reply = match link
@@ -291,7 +299,7 @@ async fn submit(link: &mut Link, jobs: &[Map<String, Value>]) -> anyhow::Result<
                 _ => None,
             };
             let job = index.and_then(|index| jobs.get(usize::try_from(index).ok()?));
-            let step = job.and_then(|job| job["name"].as_str()).map(visible);
+            let step = job.and_then(|job| job.get("name")?.as_str()).map(visible);
             let step = step.map_or_else(String::new, |step| format!("{step}: "));
             bail!("{step}{error:#} (nothing was submitted)");
         }
@@ -306,7 +314,7 @@ async fn make_queue(link: &mut Link) -> anyhow::Result<()> {
     loop {
         let mut page = link.request("queue.list", &params).await?;
         let mut queues = page["queues"].as_array().into_iter().flatten();
-        if queues.any(|queue| queue["queue"] == new_jobs::GATE_QUEUE) {
+        if queues.any(|queue| queue["queue"] == GATE_QUEUE) {
             return Ok(());
         }
         match page["next_cursor"].take() {
@@ -314,13 +322,18 @@ async fn make_queue(link: &mut Link) -> anyhow::Result<()> {
             cursor => params["cursor"] = cursor,
         }
     }
-    let queue = json!({"queue": new_jobs::GATE_QUEUE, "concurrency": CONCURRENCY_MAX});
+    let queue = json!({"queue": GATE_QUEUE, "concurrency": CONCURRENCY_MAX});
     link.request("queue.set", &queue).await?;
     Ok(())
 }
 
 /// Waits for the end of a flow, and says how its jobs end.
-async fn to_end(link: &mut Link, id: &str, deadline: Option<Instant>) -> anyhow::Result<ExitCode> {
+async fn to_end(
+    link: &mut Link,
+    id: &str,
+    deadline: Option<Instant>,
+    say: fn(&str),
+) -> anyhow::Result<ExitCode> {
     let mut told = BTreeSet::new();
     let tell = |flow: &FlowState| {
         for job in flow.jobs.iter().filter(|job| job.shown.is_final()) {
@@ -330,7 +343,7 @@ async fn to_end(link: &mut Link, id: &str, deadline: Option<Instant>) -> anyhow:
                     .name
                     .as_deref()
                     .map_or_else(|| job.step.clone(), visible);
-                print::line(&format!(
+                say(&format!(
                     "{name} (job {}) {}",
                     job.shown.number,
                     describe::of(&job.shown)
