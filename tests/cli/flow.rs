@@ -9,7 +9,9 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::harness::{BINARY, Cli, Finished, Server, parent, until, until_true, with_mark, with_word};
+use crate::harness::{
+    BINARY, Cli, Finished, Server, parent, until, until_true, with_mark, with_word,
+};
 
 /// Where the example lies.
 fn example() -> std::path::PathBuf {
@@ -40,12 +42,16 @@ fn jobs(place: &Server) -> Vec<String> {
     let shown = flow(place, &["show", "--json"]).json();
     let id = shown["flow"].as_str().expect("an id").to_owned();
     let steps = shown["steps"].as_array().expect("steps");
-    let jobs = steps.iter().flat_map(|step| step["jobs"].as_array().expect("jobs"));
+    let jobs = steps
+        .iter()
+        .flat_map(|step| step["jobs"].as_array().expect("jobs"));
     let mut jobs: Vec<&Value> = jobs.collect();
     jobs.sort_by_key(|job| job["number"].as_i64());
     let name = |job: &Value| {
         let name = job["name"].as_str().expect("a name");
-        name.strip_prefix(&format!("{id}/")).expect("the flow's id").to_owned()
+        name.strip_prefix(&format!("{id}/"))
+            .expect("the flow's id")
+            .to_owned()
     };
     jobs.iter()
         .map(|job| format!("{} {}", name(job), job["state"].as_str().expect("a state")))
@@ -69,12 +75,18 @@ fn a_review_reaches_its_end_once_whatever_is_killed() {
     let gated = "#!/bin/sh\nname=$(echo \"$FLOW_STEP\" | tr / .)\necho \"$name\" >>calls\n\
                  until [ -e \"gate.$name\" ]; do sleep 0.02; done\nexec ./implementer.real\n";
     write(&there.join("implementer"), gated);
-    let executable = fs::metadata(there.join("reviewer")).expect("a file").permissions();
+    let executable = fs::metadata(there.join("reviewer"))
+        .expect("a file")
+        .permissions();
     fs::set_permissions(there.join("implementer"), executable).expect("a mode");
 
     let submitted = run(&place, &there, &["flow.toml", "--var", "who=Bob"]);
     assert_eq!(submitted.code(), 0, "{}", submitted.err());
-    assert!(submitted.out().starts_with("greeting-"), "{}", submitted.out());
+    assert!(
+        submitted.out().starts_with("greeting-"),
+        "{}",
+        submitted.out()
+    );
     until_true("the implementer", || has(&place, "implement running"));
     place.kill_9();
     place.restart();
@@ -92,7 +104,9 @@ fn a_review_reaches_its_end_once_whatever_is_killed() {
     let second = until("another one", || review(&place).filter(|pid| *pid != first));
     let shim = parent(second).expect("its shim");
     kill(Pid::from_raw(shim), Signal::SIGKILL).expect("a shim");
-    let third = until("a third one", || review(&place).filter(|pid| ![first, second].contains(pid)));
+    let third = until("a third one", || {
+        review(&place).filter(|pid| ![first, second].contains(pid))
+    });
     place.kill_9();
     write(&there.join("gate.review.fix-1"), "");
     kill(Pid::from_raw(third), Signal::SIGKILL).expect("a process");
@@ -117,7 +131,10 @@ fn a_review_reaches_its_end_once_whatever_is_killed() {
     let published = fs::read_to_string(there.join("published.txt")).expect("published");
     assert_eq!(published, "Hello, Bob.\n");
     let text = flow(&place, &["show"]).out();
-    assert!(text.contains(": succeeded, 3 steps: 3 succeeded\n"), "{text}");
+    assert!(
+        text.contains(": succeeded, 3 steps: 3 succeeded\n"),
+        "{text}"
+    );
     let listed = flow(&place, &["ls"]).out();
     assert!(listed.contains("3 steps: 3 succeeded"), "{listed}");
 }
@@ -129,18 +146,34 @@ fn a_file_with_a_mistake_is_refused_with_its_place_and_nothing_is_stored() {
     let toml = "name = \"x\"\n\n[[step]]\nname = \"a\"\nshell = \"true\"\nafer = \"b\"\n";
     let yaml = "name: x\nstep:\n  - {name: a, shell: 'true', after: b}\n  - {name: b, shell: 'true', after: a}\n";
     for (name, text, expected) in [
-        ("flow.toml", toml, "flow.toml:6:1: step \"a\": afer: unknown key of a step; known keys are name, after"),
-        ("flow.yaml", yaml, "flow.yaml:3:12: these steps wait for each other in a circle: a -> b -> a"),
+        (
+            "flow.toml",
+            toml,
+            "flow.toml:6:1: step \"a\": afer: unknown key of a step; known keys are name, after",
+        ),
+        (
+            "flow.yaml",
+            yaml,
+            "flow.yaml:3:12: these steps wait for each other in a circle: a -> b -> a",
+        ),
         ("broken.yaml", "name: x\nstep: [\n", "broken.yaml:3:1: "),
     ] {
         write(&there.join(name), text);
         let refused = run(&place, &there, &[name]);
         assert_eq!(refused.code(), 1, "{name}");
         assert!(refused.err().contains(expected), "{}", refused.err());
-        assert!(refused.err().contains("nothing was submitted"), "{}", refused.err());
+        assert!(
+            refused.err().contains("nothing was submitted"),
+            "{}",
+            refused.err()
+        );
     }
     let missing = run(&place, &there, &["missing.toml"]);
-    assert!(missing.err().contains("missing.toml cannot be read"), "{}", missing.err());
+    assert!(
+        missing.err().contains("missing.toml cannot be read"),
+        "{}",
+        missing.err()
+    );
     assert!(!place.data_dir().exists(), "no server was started");
 }
 
@@ -148,7 +181,9 @@ fn a_file_with_a_mistake_is_refused_with_its_place_and_nothing_is_stored() {
 fn checks_decide_and_what_failed_is_tried_again() {
     let place = Server::stopped(&[], &[]);
     let there = place.scratch("");
-    write(&there.join("flow.yaml"), r#"
+    write(
+        &there.join("flow.yaml"),
+        r#"
 name: checked
 step:
   - name: talk
@@ -164,11 +199,22 @@ step:
   - name: anyway
     after: {step: talk, on: finish}
     shell: "true"
-"#);
+"#,
+    );
     let done = run(&place, &there, &["flow.yaml", "--follow"]);
     assert_eq!(done.code(), 1, "{}", done.err());
-    assert!(done.err().contains("/next (job 3) failed: job 2, which it waited for, failed"), "{}", done.err());
-    let expected = ["talk failed", "talk/check failed", "next failed", "anyway succeeded"];
+    assert!(
+        done.err()
+            .contains("/next (job 3) failed: job 2, which it waited for, failed"),
+        "{}",
+        done.err()
+    );
+    let expected = [
+        "talk failed",
+        "talk/check failed",
+        "next failed",
+        "anyway succeeded",
+    ];
     assert_eq!(jobs(&place), expected);
     let said = place.cli("tail").args(["2", "--no-follow"]).run().out();
     for part in [
@@ -184,19 +230,35 @@ step:
     assert_eq!(flow(&place, &["retry", "last"]).code(), 0);
     let waited = flow(&place, &["wait"]);
     assert_eq!(waited.code(), 0, "{}", waited.err());
-    let again = ["talk.2 failed", "talk/check.2 succeeded", "next.2 succeeded"];
+    let again = [
+        "talk.2 failed",
+        "talk/check.2 succeeded",
+        "next.2 succeeded",
+    ];
     assert_eq!(jobs(&place)[4..], again);
     let refused = flow(&place, &["retry", "last"]);
-    assert!(refused.err().contains("nothing to try again"), "{}", refused.err());
+    assert!(
+        refused.err().contains("nothing to try again"),
+        "{}",
+        refused.err()
+    );
     let unknown = flow(&place, &["show", "checked"]);
-    assert!(unknown.err().contains("there is no flow checked; `cc-executor flow ls`"), "{}", unknown.err());
+    assert!(
+        unknown
+            .err()
+            .contains("there is no flow checked; `cc-executor flow ls`"),
+        "{}",
+        unknown.err()
+    );
 }
 
 #[test]
 fn reviews_end_when_their_rounds_are_used_up_or_their_tasks_are_none() {
     let place = Server::stopped(&[], &[]);
     let there = place.scratch("");
-    write(&there.join("flow.toml"), r#"
+    write(
+        &there.join("flow.toml"),
+        r#"
 name = "reviews"
 [[step]]
 name = "never"
@@ -214,23 +276,37 @@ review = {}
 name = "last"
 after = ["never"]
 shell = "true"
-"#);
+"#,
+    );
     let done = run(&place, &there, &["flow.toml", "--follow"]);
     assert_eq!(done.code(), 1, "{}", done.err());
     let mut found = jobs(&place);
     found.sort();
     let mut expected = vec![
-        "never failed", "never/review failed", "never/fix-1 succeeded", "never.2 failed",
-        "wrong failed", "wrong/review failed", "killed failed", "killed/review failed", "last failed",
+        "never failed",
+        "never/review failed",
+        "never/fix-1 succeeded",
+        "never.2 failed",
+        "wrong failed",
+        "wrong/review failed",
+        "killed failed",
+        "killed/review failed",
+        "last failed",
     ];
     expected.sort_unstable();
     assert_eq!(found, expected);
-    assert_eq!(fs::read_to_string(there.join("tasks")).expect("tasks"), "more\n");
+    assert_eq!(
+        fs::read_to_string(there.join("tasks")).expect("tasks"),
+        "more\n"
+    );
     let shown = flow(&place, &["show", "--json"]).json();
     let id = shown["flow"].as_str().expect("an id");
     for (step, said) in [
         ("never", "1 tasks are left after the last of 2 rounds"),
-        ("wrong", "line 2 of the reviewer's stdout is no task: unknown key \"tusk\""),
+        (
+            "wrong",
+            "line 2 of the reviewer's stdout is no task: unknown key \"tusk\"",
+        ),
         ("killed", "the reviewer failed: it was ended by SIGKILL"),
     ] {
         let job = format!("{id}/{step}/review");
@@ -239,8 +315,11 @@ shell = "true"
     }
 
     // A flow that is cancelled ends with all of its jobs.
-    write(&there.join("long.toml"), "name = \"long\"\n[[step]]\nname = \"a\"\nshell = \"exec sleep 1000\"\n\
-                                     [[step]]\nname = \"b\"\nafter = \"a\"\nshell = \"true\"\n");
+    write(
+        &there.join("long.toml"),
+        "name = \"long\"\n[[step]]\nname = \"a\"\nshell = \"exec sleep 1000\"\n\
+                                     [[step]]\nname = \"b\"\nafter = \"a\"\nshell = \"true\"\n",
+    );
     assert_eq!(run(&place, &there, &["long.toml"]).code(), 0);
     let late = flow(&place, &["wait", "--timeout", "0.01"]);
     assert_eq!(late.code(), 124, "{}", late.err());
@@ -249,7 +328,10 @@ shell = "true"
     assert_eq!(flow(&place, &["cancel", "last"]).code(), 0);
     assert_eq!(flow(&place, &["wait"]).code(), 1);
     let listed = flow(&place, &["ls", "--json"]).json();
-    assert_eq!((&listed[0]["state"], &listed[1]["state"]), (&"cancelled".into(), &"failed".into()));
+    assert_eq!(
+        (&listed[0]["state"], &listed[1]["state"]),
+        (&"cancelled".into(), &"failed".into())
+    );
 }
 
 /// The recipe of the cookbook, as it stands there.
@@ -257,10 +339,13 @@ shell = "true"
 fn the_cookbooks_task_list_with_a_reviewer_works_as_written() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/cookbook.md")).expect("the cookbook");
-    let recipe = page.split("\n## ").find(|part| part.starts_with("A task list with a reviewer\n"));
+    let recipe = page
+        .split("\n## ")
+        .find(|part| part.starts_with("A task list with a reviewer\n"));
     let recipe = recipe.expect("the recipe");
     let blocks = |kind: &str| {
-        let parts = recipe.split(&format!("```{kind}\n")).skip(1);
+        let begin = format!("```{kind}\n");
+        let parts = recipe.split(&begin).skip(1);
         let parts = parts.map(|part| part.split("```").next().expect("its end").to_owned());
         parts.collect::<Vec<String>>()
     };
@@ -276,10 +361,25 @@ fn the_cookbooks_task_list_with_a_reviewer_works_as_written() {
     assert!(lines.contains("cc-executor flow run"), "{lines}");
     // The lines run as a job, so that nothing of them is left.
     let path = format!("PATH={}:/usr/local/bin:/usr/bin:/bin", programs.display());
-    let words = ["--env", path.as_str(), "--", "sh", "-e", "-c", lines.as_str()];
-    let done = Cli::new(&place.data_dir(), "run").cwd(&there).args(words).run();
+    let words = [
+        "--env",
+        path.as_str(),
+        "--",
+        "sh",
+        "-e",
+        "-c",
+        lines.as_str(),
+    ];
+    let done = Cli::new(&place.data_dir(), "run")
+        .cwd(&there)
+        .args(words)
+        .run();
     assert_eq!(done.code(), 0, "{} {}", done.out(), done.err());
-    assert!(done.out().contains(": succeeded, 3 steps: 3 succeeded"), "{}", done.out());
+    assert!(
+        done.out().contains(": succeeded, 3 steps: 3 succeeded"),
+        "{}",
+        done.out()
+    );
     let published = fs::read_to_string(there.join("published.txt")).expect("published");
     assert_eq!(published, "Hello, Ada.\n");
 }

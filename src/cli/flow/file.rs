@@ -9,7 +9,7 @@ use super::{
     file_values::{plain_name, variables},
     graph,
     step::{FileContext, FlowFile, FlowStep},
-    step_reader::{Defaults, ReadStep, StepReader},
+    step_reader::{FileDefaults, ReadStep, StepReader},
     toml,
     tree::{FileFault, FileNode, FilePlace, FileTable},
     yaml,
@@ -53,7 +53,7 @@ fn flow(document: &FileNode, context: &FileContext) -> Result<FlowFile, FileFaul
         .transpose()?;
     let reader = StepReader {
         variables,
-        defaults: Defaults::read(defaults.unwrap_or(&none))?,
+        defaults: FileDefaults::read(defaults.unwrap_or(&none))?,
         base: &context.base,
     };
     let nodes = needed("step")?.list("step")?;

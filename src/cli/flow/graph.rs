@@ -3,7 +3,7 @@
 /// Puts `0..waits_for.len()` into an order in which each comes after those that it waits for, otherwise as
 /// they are. The error is a circle: each of its entries waits for the next one, the last for the first.
 pub fn order(waits_for: &[Vec<usize>]) -> Result<Vec<usize>, Vec<usize>> {
-    let mut search = Search {
+    let mut search = OrderSearch {
         waits_for,
         visits: vec![Visit::None; waits_for.len()],
         path: Vec::new(),
@@ -22,14 +22,14 @@ enum Visit {
     Done,
 }
 
-struct Search<'a> {
+struct OrderSearch<'a> {
     waits_for: &'a [Vec<usize>],
     visits: Vec<Visit>,
     path: Vec<(usize, usize)>,
     order: Vec<usize>,
 }
 
-impl Search<'_> {
+impl OrderSearch<'_> {
     /// Depth first, without recursion: a file may have a long chain.
     fn visit(&mut self, start: usize) -> Result<(), Vec<usize>> {
         if self.visits[start] == Visit::None {

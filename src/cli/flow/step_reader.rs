@@ -33,13 +33,13 @@ const NOT_IN_FLOWS: [&str; 8] = [
 ];
 
 /// `[defaults]`: keys of NewJob, and the command that takes prompts.
-pub struct Defaults<'a> {
+pub struct FileDefaults<'a> {
     table: &'a FileTable,
     job: Map<String, Value>,
     command: StepCommand,
 }
 
-impl<'a> Defaults<'a> {
+impl<'a> FileDefaults<'a> {
     /// Reads them, and checks them as far as they can be without a step.
     pub fn read(table: &'a FileTable) -> Result<Self, FileFault> {
         let command = StepCommand::read(table)?;
@@ -67,7 +67,7 @@ pub struct StepReader<'a> {
     /// The variables of the file and of the command line.
     pub variables: Variables,
     /// What steps have that do not say it themselves.
-    pub defaults: Defaults<'a>,
+    pub defaults: FileDefaults<'a>,
     /// The same from the command line.
     pub base: &'a Map<String, Value>,
 }

@@ -62,7 +62,7 @@ pub struct FlowArgs {
 #[derive(Debug, clap::Subcommand)]
 enum FlowCommand {
     /// Submit the steps of a file (TOML, or YAML by its extension) as one graph of jobs
-    Run(RunOptions),
+    Run(FlowRunOptions),
     /// List flows, newest first
     #[command(visible_alias = "list")]
     Ls {
@@ -105,7 +105,7 @@ enum FlowCommand {
 }
 
 #[derive(Debug, clap::Args)]
-struct RunOptions {
+struct FlowRunOptions {
     /// The file
     file: PathBuf,
 
@@ -145,7 +145,7 @@ pub async fn flow(args: FlowArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl FlowArgs {
-    async fn run(&self, options: &RunOptions) -> anyhow::Result<ExitCode> {
+    async fn run(&self, options: &FlowRunOptions) -> anyhow::Result<ExitCode> {
         let target = self.connect.target()?;
         let context = FileContext {
             variables: options.variables.iter().cloned().collect(),
@@ -251,7 +251,7 @@ impl FlowArgs {
     }
 }
 
-impl RunOptions {
+impl FlowRunOptions {
     /// The keys that every step has unless its file says otherwise: what it inherits from this shell, and
     /// its queue.
     fn base(&self, target: &Target) -> anyhow::Result<Map<String, Value>> {
