@@ -139,7 +139,8 @@ fn resubmission(mut job: Value) -> anyhow::Result<Map<String, Value>> {
         anyhow::bail!("a job is not an object");
     };
     keys.extend(secrets);
-    keys.retain(|_, value| !value.is_null());
+    // Null keeps a queue's default away, but of these one is left out.
+    keys.retain(|key, value| !value.is_null() || !["argv", "shell"].contains(&key.as_str()));
     Ok(keys)
 }
 

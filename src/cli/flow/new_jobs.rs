@@ -90,6 +90,10 @@ fn gate(step: &FlowStep, program: &str) -> Option<Map<String, Value>> {
     let mut job: Map<String, Value> = shared
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
+    if let Some(Value::Object(env)) = job.get_mut("env") {
+        // It finds its server by these, and so must not have them from its step.
+        env.retain(|name, _| !name.starts_with("CC_EXECUTOR_"));
+    }
     if let Value::Object(own) = own {
         job.extend(own);
     }
@@ -105,7 +109,8 @@ mod tests {
     };
 
     fn step(name: &str, after: &[usize], gate: Option<StepGate>) -> FlowStep {
-        let job = json!({"shell": name, "cwd": "/here", "queue": "gpu"});
+        let env = json!({"CC_EXECUTOR_DATA_DIR": "/elsewhere"});
+        let job = json!({"shell": name, "cwd": "/here", "queue": "gpu", "env": env});
         FlowStep {
             name: name.to_owned(),
             after: after
@@ -164,6 +169,8 @@ mod tests {
             (&json!("gpu"), &json!("flow"))
         );
         assert_eq!(jobs[1]["cwd"], "/here");
+        let elsewhere = |job: &Map<String, Value>| job["env"].get("CC_EXECUTOR_DATA_DIR").is_some();
+        assert!(elsewhere(&jobs[0]) && !elsewhere(&jobs[1]));
         assert_eq!(
             (
                 &jobs[0]["labels"]["flow-head"],

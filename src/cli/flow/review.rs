@@ -100,7 +100,7 @@ impl Review {
                     round,
                     &job,
                     &format!(
-                        "{} tasks are left after the last of {rounds} rounds",
+                        "this was the last of {rounds} rounds, and tasks are left: {}",
                         tasks.len()
                     ),
                 )?;
