@@ -219,117 +219,120 @@ review = {rounds = 2, fix = {prompt = "{{task}} for {{who}}", exclusive = "me"}}
         parse(&WHOLE.replace(from, to)).expect_err(to)
     }
 
+    /// What is replaced in the whole file, by what, and what the fault says.
+    const MISTAKES: &[(&str, &str, &str)] = &[
+        (
+            "after = \"first\"",
+            "afer = \"first\"",
+            "16:1: step \"middle\": afer: unknown key of a step; known keys are name, after,",
+        ),
+        (
+            "after = \"first\"",
+            "after = \"frist\"",
+            "16:9: step \"middle\": after: there is no step \"frist\"; the steps are last, middle, first",
+        ),
+        (
+            "after = \"first\"",
+            "after = [\"first\", \"last\"]",
+            "9:1: these steps wait for each other in a circle: last -> middle -> last",
+        ),
+        (
+            "after = \"first\"",
+            "after = 3",
+            "16:9: step \"middle\": after: must be a list",
+        ),
+        (
+            "on = \"finish\"",
+            "on = \"failure\"",
+            "10:42: step \"last\": after.on: must be \"success\" or \"finish\"",
+        ),
+        (
+            "name = \"first\"",
+            "name = \"last\"",
+            "22:1: step \"last\": there is a step of that name at 9:1",
+        ),
+        (
+            "name = \"first\"",
+            "name = \"a b\"",
+            "22:8: name: must be 1 to 64 letters",
+        ),
+        ("name = \"first\"\n", "", "21:1: name: is missing"),
+        (
+            "Hello {{who}}",
+            "Hello {{whom}}",
+            "18:1: step \"middle\": prompt: there is no variable \"whom\"; there are model, who",
+        ),
+        (
+            "{{task}} for",
+            "{{job}} for",
+            "review.fix: prompt: there is no variable \"job\"; there are model, task, who",
+        ),
+        (
+            "shell = \"true\"",
+            "",
+            "21:1: step \"first\": needs exactly one of argv, shell and prompt",
+        ),
+        (
+            "shell = \"true\"",
+            "shell = \"true\"\nargv = [\"a\"]",
+            "step \"first\": needs exactly one of",
+        ),
+        (
+            "timeout_s = 60",
+            "timeout_s = -1",
+            "timeout_s: must be above 0",
+        ),
+        (
+            "timeout_s = 5\n",
+            "timeout_s = 5\nretry = {max_attempts = 0}\n",
+            "14:10: step \"last\": retry.max_attempts: must be an integer",
+        ),
+        (
+            "timeout_s = 5\n",
+            "timeout_s = 5\nidempotency_key = \"x\"\n",
+            "14:1: step \"last\": idempotency_key: unknown key of a step",
+        ),
+        (
+            "timeout_s = 5\n",
+            "timeout_s = 5\nqueue = \"flow\"\n",
+            "14:1: step \"last\": queue: ",
+        ),
+        (
+            "timeout_s = 5\n",
+            "timeout_s = 5\nlabels = {flow-step = \"x\"}\n",
+            "14:11: step \"last\": labels.flow-step: labels that begin with flow",
+        ),
+        (
+            "exit_codes = [0, 3]",
+            "exit_codes = [256]",
+            "verify.exit_codes: must be an integer from 0 to 255",
+        ),
+        (
+            "contains = \"x\"",
+            "contain = \"x\"",
+            "contain: unknown key of verify; known keys are contains, regex",
+        ),
+        (
+            "rounds = 2",
+            "rounds = 0",
+            "24:20: step \"first\": review.rounds: must be an integer from 1 to 100",
+        ),
+        (
+            "rounds = 2, fix",
+            "rounds = 2, fixes",
+            "fixes: unknown key of review; known keys are rounds, fix",
+        ),
+        (
+            "vars = {who = \"nobody\", model = \"small\"}",
+            "vars = {who = \"nobody\", model = []}",
+            "vars.model: must be a string",
+        ),
+        ("name = \"release\"", "name = \"release", "2:"),
+    ];
+
     #[test]
     fn mistakes_are_refused_with_their_places_and_what_was_expected() {
-        for (from, to, expected) in [
-            (
-                "after = \"first\"",
-                "afer = \"first\"",
-                "16:1: step \"middle\": afer: unknown key of a step; known keys are name, after,",
-            ),
-            (
-                "after = \"first\"",
-                "after = \"frist\"",
-                "16:9: step \"middle\": after: there is no step \"frist\"; the steps are last, middle, first",
-            ),
-            (
-                "after = \"first\"",
-                "after = [\"first\", \"last\"]",
-                "9:1: these steps wait for each other in a circle: last -> middle -> last",
-            ),
-            (
-                "after = \"first\"",
-                "after = 3",
-                "16:9: step \"middle\": after: must be a list",
-            ),
-            (
-                "on = \"finish\"",
-                "on = \"failure\"",
-                "10:42: step \"last\": after.on: must be \"success\" or \"finish\"",
-            ),
-            (
-                "name = \"first\"",
-                "name = \"last\"",
-                "22:1: step \"last\": there is a step of that name at 9:1",
-            ),
-            (
-                "name = \"first\"",
-                "name = \"a b\"",
-                "22:8: name: must be 1 to 64 letters",
-            ),
-            ("name = \"first\"\n", "", "21:1: name: is missing"),
-            (
-                "Hello {{who}}",
-                "Hello {{whom}}",
-                "18:1: step \"middle\": prompt: there is no variable \"whom\"; there are model, who",
-            ),
-            (
-                "{{task}} for",
-                "{{job}} for",
-                "review.fix: prompt: there is no variable \"job\"; there are model, task, who",
-            ),
-            (
-                "shell = \"true\"",
-                "",
-                "21:1: step \"first\": needs exactly one of argv, shell and prompt",
-            ),
-            (
-                "shell = \"true\"",
-                "shell = \"true\"\nargv = [\"a\"]",
-                "step \"first\": needs exactly one of",
-            ),
-            (
-                "timeout_s = 60",
-                "timeout_s = -1",
-                "timeout_s: must be above 0",
-            ),
-            (
-                "timeout_s = 5\n",
-                "timeout_s = 5\nretry = {max_attempts = 0}\n",
-                "14:10: step \"last\": retry.max_attempts: must be an integer",
-            ),
-            (
-                "timeout_s = 5\n",
-                "timeout_s = 5\nidempotency_key = \"x\"\n",
-                "14:1: step \"last\": idempotency_key: unknown key of a step",
-            ),
-            (
-                "timeout_s = 5\n",
-                "timeout_s = 5\nqueue = \"flow\"\n",
-                "14:1: step \"last\": queue: ",
-            ),
-            (
-                "timeout_s = 5\n",
-                "timeout_s = 5\nlabels = {flow-step = \"x\"}\n",
-                "14:11: step \"last\": labels.flow-step: labels that begin with flow",
-            ),
-            (
-                "exit_codes = [0, 3]",
-                "exit_codes = [256]",
-                "verify.exit_codes: must be an integer from 0 to 255",
-            ),
-            (
-                "contains = \"x\"",
-                "contain = \"x\"",
-                "contain: unknown key of verify; known keys are contains, regex",
-            ),
-            (
-                "rounds = 2",
-                "rounds = 0",
-                "24:20: step \"first\": review.rounds: must be an integer from 1 to 100",
-            ),
-            (
-                "rounds = 2, fix",
-                "rounds = 2, fixes",
-                "fixes: unknown key of review; known keys are rounds, fix",
-            ),
-            (
-                "vars = {who = \"nobody\", model = \"small\"}",
-                "vars = {who = \"nobody\", model = []}",
-                "vars.model: must be a string",
-            ),
-            ("name = \"release\"", "name = \"release", "2:"),
-        ] {
+        for (from, to, expected) in MISTAKES {
             let fault = refused(from, to);
             assert!(fault.contains(expected), "{to}\n{fault}\n{expected}");
         }

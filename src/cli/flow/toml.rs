@@ -1,6 +1,6 @@
 //! TOML as a tree with places.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use toml::{
     Spanned,
     de::{DeString, DeTable, DeValue},
@@ -62,7 +62,7 @@ fn node(text: &str, value: &Spanned<DeValue<'_>>) -> Result<FileNode, FileFault>
             }
         }
     };
-    let content = FileContent::Scalar(Value::clone(&scalar));
+    let content = FileContent::Scalar(scalar);
     Ok(FileNode { place, content })
 }
 
