@@ -154,7 +154,7 @@ fn a_file_with_a_mistake_is_refused_with_its_place_and_nothing_is_stored() {
         (
             "flow.yaml",
             yaml,
-            "flow.yaml:3:12: these steps wait for each other in a circle: a -> b -> a",
+            "flow.yaml:3:6: these steps wait for each other in a circle: a -> b -> a",
         ),
         ("broken.yaml", "name: x\nstep: [\n", "broken.yaml:3:1: "),
     ] {
@@ -302,7 +302,10 @@ shell = "true"
     let shown = flow(&place, &["show", "--json"]).json();
     let id = shown["flow"].as_str().expect("an id");
     for (step, said) in [
-        ("never", "1 tasks are left after the last of 2 rounds"),
+        (
+            "never",
+            "this was the last of 2 rounds, and tasks are left: 1",
+        ),
         (
             "wrong",
             "line 2 of the reviewer's stdout is no task: unknown key \"tusk\"",

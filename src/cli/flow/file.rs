@@ -71,7 +71,6 @@ fn flow(document: &FileNode, context: &FileContext) -> Result<FlowFile, FileFaul
 
 /// The steps in an order in which they can be submitted, with their dependencies resolved.
 fn in_order(steps: Vec<ReadStep>) -> Result<Vec<FlowStep>, FileFault> {
-    let mut waits_for = Vec::with_capacity(steps.len());
     for (at, step) in steps.iter().enumerate() {
         let name = &step.step.name;
         if let Some(first) = steps[..at].iter().find(|other| other.step.name == *name) {
@@ -81,8 +80,9 @@ fn in_order(steps: Vec<ReadStep>) -> Result<Vec<FlowStep>, FileFault> {
             );
             return Err(FileFault::new(step.place, message));
         }
-        waits_for.push(indices(step, &steps)?);
     }
+    let waits_for = steps.iter().map(|step| indices(step, &steps));
+    let waits_for = waits_for.collect::<Result<Vec<_>, FileFault>>()?;
     let order = graph::order(&waits_for).map_err(|circle| {
         let names = circle.iter().chain(circle.first());
         let names: Vec<&str> = names.map(|at| steps[*at].step.name.as_str()).collect();
@@ -239,7 +239,7 @@ review = {rounds = 2, fix = {prompt = "{{task}} for {{who}}", exclusive = "me"}}
         (
             "after = \"first\"",
             "after = 3",
-            "16:9: step \"middle\": after: must be a list",
+            "16:9: step \"middle\": after: must be a step's name or",
         ),
         (
             "on = \"finish\"",

@@ -50,7 +50,7 @@ pub fn variables(node: Option<&FileNode>) -> Result<Variables, FileFault> {
     Ok(read)
 }
 
-/// Reads `after`: names of steps, or tables with `step` and `on`.
+/// Reads `after`, one or a list: names of steps, or tables with `step` and `on`.
 pub fn after(node: &FileNode) -> Result<Vec<(String, DependencyCondition, FilePlace)>, FileFault> {
     let entry = |node: &FileNode| {
         let expected = "a step's name or {step, on: \"success\" or \"finish\"}";
@@ -71,10 +71,10 @@ pub fn after(node: &FileNode) -> Result<Vec<(String, DependencyCondition, FilePl
         };
         Ok((step.text("after.step")?.to_owned(), on, step.place))
     };
-    if node.text("after").is_ok() {
-        return Ok(vec![entry(node)?]);
+    match node.list("after") {
+        Ok(nodes) => nodes.iter().map(entry).collect(),
+        Err(_) => Ok(vec![entry(node)?]),
     }
-    node.list("after")?.iter().map(entry).collect()
 }
 
 /// Reads `verify`.
