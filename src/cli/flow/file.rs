@@ -280,7 +280,7 @@ review = {rounds = 2, fix = {prompt = "{{task}} for {{who}}", exclusive = "me"}}
         (
             "timeout_s = 60",
             "timeout_s = -1",
-            "timeout_s: must be above 0",
+            "6:1: step \"middle\": timeout_s: must be a number of seconds",
         ),
         (
             "timeout_s = 5\n",
