@@ -2,10 +2,11 @@
 //! `serve`, `token` and `config`.
 //!
 //! `verbs` has one file per verb, `connect` finds, starts and connects to servers, `mcp` relays an
-//! agent's messages, `new_job` makes a new job from options, `render` prints, `sql` is the prompt and the formats of results, `serve`
+//! agent's messages, `flow` makes jobs of a file of tasks, `new_job` makes a new job from options, `render` prints, `sql` is the prompt and the formats of results, `serve`
 //! has what a server's process needs besides the server.
 
 mod connect;
+mod flow;
 mod mcp;
 mod new_job;
 mod render;

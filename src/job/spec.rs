@@ -143,6 +143,11 @@ impl JobSpec {
     /// The queue of `run`.
     pub const INTERACTIVE_QUEUE: &'static str = "interactive";
 
+    /// The keys of a NewJob that this version understands.
+    pub fn keys() -> &'static [&'static str] {
+        &KNOWN_KEYS[..KNOWN_KEYS.len() - 1]
+    }
+
     /// A job with all defaults.
     pub fn new(command: Command) -> Self {
         Self {

@@ -17,7 +17,7 @@ use std::{
 use crate::harness::{BINARY, Cli, Finished, Server, is_alive};
 
 /// Every verb, with words that it takes.
-const VERBS: [&[&str]; 26] = [
+const VERBS: [&[&str]; 27] = [
     &["run", "--", "env"],
     &["submit", "--", "true"],
     &["ls"],
@@ -40,6 +40,7 @@ const VERBS: [&[&str]; 26] = [
     &["queue"],
     &["notify", "ls"],
     &["schedule"],
+    &["flow", "ls"],
     &["search", "x"],
     &["sql", "SELECT 1"],
     &["mcp"],

@@ -10,6 +10,7 @@ mod clock;
 mod directories;
 mod drains;
 mod escapes;
+mod flow;
 mod in_a_job;
 mod input;
 mod manage;

@@ -75,13 +75,7 @@ pub async fn open(
         (_, Err(error)) => return Err(error.into()),
     };
     print_version_difference(&client, notice);
-    let mut link = Link {
-        target,
-        client: None,
-        restartable: false,
-        lost_at: None,
-        pause: PAUSE_MIN,
-    };
+    let mut link = Link::unconnected(target);
     link.set_client(client);
     Ok(Some(link))
 }
@@ -138,6 +132,17 @@ pub fn is_autostarted(client: &Client) -> bool {
 }
 
 impl Link {
+    /// A connection that is made by its first request, and waits for a server without starting one.
+    pub fn unconnected(target: Target) -> Self {
+        Self {
+            target,
+            client: None,
+            restartable: false,
+            lost_at: None,
+            pause: PAUSE_MIN,
+        }
+    }
+
     /// The connected session; waits while the server is gone. Cancel-safe.
     pub async fn client(&mut self) -> anyhow::Result<&mut Client> {
         while self.client.is_none() {

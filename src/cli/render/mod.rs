@@ -20,3 +20,4 @@ pub(super) mod size;
 pub(super) mod time_zone;
 pub(super) mod times;
 pub(super) mod usage_error;
+pub(super) mod verdict;

@@ -7,6 +7,7 @@ mod config;
 mod du;
 mod explain;
 mod export;
+mod flow;
 mod input;
 mod kill;
 mod ls;
@@ -96,6 +97,8 @@ pub enum Verb {
     Notify(notify::NotifyArgs),
     /// List, set, try and delete schedules: jobs at times of a calendar
     Schedule(schedule::ScheduleArgs),
+    /// Run a file of tasks as one graph of jobs, and follow it
+    Flow(flow::FlowArgs),
     /// Search outputs for lines with a text or a pattern
     Search(search::SearchArgs),
     /// Query the job history in SQL
@@ -166,6 +169,7 @@ impl Verb {
             Self::Queue(args) => queue::queue(args).await,
             Self::Notify(args) => notify::notify(args).await,
             Self::Schedule(args) => schedule::schedule(args).await,
+            Self::Flow(args) => flow::flow(args).await,
             Self::Search(args) => search::search(args).await,
             Self::Sql(args) => sql::sql(args).await,
             Self::Mcp(args) => mcp::mcp(args).await,
