@@ -293,12 +293,18 @@ mod tests {
         assert_eq!(shell(&line, "").await, Ok(()));
         let pid = std::fs::read_to_string(&file).expect("its pid");
         let stat = format!("/proc/{}/stat", pid.trim());
-        // It is a zombie at most.
-        let stat = std::fs::read_to_string(stat).unwrap_or_default();
-        assert!(
-            stat.is_empty() || stat.contains(") Z ") || stat.contains(") X "),
-            "{stat}"
-        );
+        // It has been killed; the kernel takes a moment, and it is a zombie at most then.
+        let gone = async {
+            loop {
+                let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+                if stat.is_empty() || stat.contains(") Z ") || stat.contains(") X ") {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let gone = tokio::time::timeout(Duration::from_secs(60), gone).await;
+        assert!(gone.is_ok(), "it lives");
     }
 
     #[test]

@@ -244,7 +244,7 @@ impl Dice {
         if self.below(3) == 0 {
             job.exclusive = Some(["one", "two"][self.below(2) as usize].to_owned());
         }
-        if self.below(4) == 0 {
+        if self.below(2) == 0 {
             let soon = self.below(100) as i64;
             job.run_at = Some(Micros(if self.below(2) == 0 {
                 soon
