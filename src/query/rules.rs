@@ -56,6 +56,12 @@ const COLUMNS: [(&str, &[&str]); 6] = [
             "user_us",
             "system_us",
             "max_rss_bytes",
+            "ready_at",
+            "exclusive",
+            "failed_dependency",
+            "unmet_expectations",
+            "schedule",
+            "schedule_at",
         ],
     ),
     // The digest is only used for joins; it is made with a key (`store/sqlite/keys.rs`).

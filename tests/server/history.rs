@@ -72,6 +72,9 @@ fn jobs_are_told_as_job_get_tells_them() {
         json!({"shell": "kill -9 $$", "stdin": "äöü", "umask": "027"}),
         json!({"argv": ["no-such-program", "x y"]}),
         json!({"argv": ["true"], "priority": 5, "timeout_s": 1.5, "idempotency_key": "k"}),
+        json!({"argv": ["true"], "after": [{"job": 1}], "exclusive": "key"}),
+        json!({"argv": ["true"], "expect": [{"contains": "x"}], "delay_s": 0.1,
+            "retry": {"max_attempts": 2, "backoff_s": 0}}),
     ];
     for job in jobs {
         let job = client.submit(job);
@@ -93,7 +96,9 @@ fn jobs_are_told_as_job_get_tells_them() {
             };
             let expected = match name {
                 "job" => &job["number"],
-                "labels" | "argv" | "survivors" | "env_names" | "spawn_error" | "stop" => {
+                "labels" | "argv" | "survivors" | "env_names" | "spawn_error" | "stop"
+                | "after" | "retry" | "expect" | "failed_dependency" | "unmet_expectations"
+                | "schedule" => {
                     assert_eq!(of_text(value), job[name], "{name}");
                     continue;
                 }

@@ -57,9 +57,9 @@ fn a_refused_entry_is_named_and_nothing_is_stored() {
         (-32602, 0, vec![with("tail", json!({}))]),
         (-32602, 0, vec![with("argv", json!([]))]),
         (
-            -32007,
+            -32602,
             1,
-            vec![fine(), with("after", json!([{"job": "#0"}]))],
+            vec![fine(), with("after", json!([{"job": "#1"}]))],
         ),
         (-32007, 0, vec![with("pty", json!(true))]),
         (-32003, 1, vec![fine(), with("queue", json!("nowhere"))]),
@@ -78,9 +78,9 @@ fn a_refused_entry_is_named_and_nothing_is_stored() {
             "{message}"
         );
     }
-    let later = batch([fine(), with("after", json!([]))]);
+    let later = batch([fine(), with("pty", json!(true))]);
     let error = client.refused(-32007, "job.submit_many", later);
-    assert_eq!(error["data"]["key"], "after");
+    assert_eq!(error["data"]["key"], "pty");
     for wrong in [
         json!({}),
         json!({"jobs": 1}),
