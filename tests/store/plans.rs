@@ -25,7 +25,7 @@ const LARGE: [&str; 12] = [
 ];
 
 /// Scans that are meant, by how their statement begins.
-const MEANT: [(&str, &str); 5] = [
+const MEANT: [(&str, &str); 6] = [
     // Counting all jobs, once at the opening, reads the narrowest index there is.
     (
         "SELECT state AS",
@@ -35,6 +35,10 @@ const MEANT: [(&str, &str); 5] = [
     (
         "SELECT queue AS",
         "SCAN jobs USING COVERING INDEX jobs_queued",
+    ),
+    (
+        "SELECT queue AS",
+        "SCAN jobs USING COVERING INDEX jobs_waiting_for_key",
     ),
     (
         "SELECT queue AS",

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     job::{
-        Exit, ExitFacts, JobNumber, JobState, Micros, Reason, Seconds, StopFacts, StopRequest,
+        Exit, ExitFacts, JobNumber, Micros, Reason, Seconds, StopFacts, StopRequest,
         loss::{AfterLoss, after_loss},
         retry::Failure,
         state::Event,
@@ -150,7 +150,9 @@ fn end<'a>(key: &DigestKey, snapshot: &JobSnapshot, finish: &'a Finish) -> Optio
         step,
         snapshot: snapshot.clone(),
         finish,
-        reason: finish.reason.filter(|_| step.to == JobState::Failed),
+        reason: finish
+            .reason
+            .filter(|_| after == AfterLoss::Fail && step.to.is_final()),
         cancelled_by: stop.filter(|_| after == AfterLoss::Cancel).cloned(),
         ready_at: pause.map(|pause| finish.at.after(pause)),
     })

@@ -415,7 +415,6 @@ async fn the_counts_agree_with_the_database_after_any_mix_of_writes() {
         ("blocked", "failed"),
         ("blocked", "cancelled"),
         ("scheduled", "queued"),
-        ("queued", "scheduled"),
         ("running", "scheduled"),
         ("paused", "queued"),
     ] {
