@@ -67,7 +67,7 @@ fn misjudged(
         return (end != End::Code(0)).then_some("succeeded, and was to fail");
     }
     let as_planned = end.reason() == Some(event.reason.as_str());
-    if !as_planned && !(touched.signal && event.reason == "signal") {
+    if !(as_planned || touched.signal && event.reason == "signal") {
         return Some("failed, and was not to fail like this");
     }
     let again = plan.is_tried_again(&event.reason, code, failures);

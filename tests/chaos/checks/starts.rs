@@ -120,7 +120,7 @@ fn ran_too_often(
         let is_last = nth + 1 == rows.len();
         if row.state == "lost" {
             lost += 1;
-            if !is_last && !(plan.again && lost < RUNS_MAX) {
+            if !(is_last || plan.again && lost < RUNS_MAX) {
                 return Some(format!("ran again behind {lost} lost attempts"));
             }
             continue;
