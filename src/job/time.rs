@@ -1,6 +1,6 @@
 //! Moments and lengths of time as the executor stores them. Clocks are read in `crate::sys::clock`.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
@@ -16,10 +16,12 @@ impl Micros {
             .to_rfc3339_opts(SecondsFormat::Micros, true)
     }
 
-    /// Reads RFC 3339, with any offset from UTC; what is below a microsecond is dropped.
+    /// Reads RFC 3339, with any offset from UTC; what is below a microsecond is dropped. The year in
+    /// UTC has four digits, too, so that what is written can be read again.
     pub fn from_rfc3339(text: &str) -> Option<Self> {
-        let moment = DateTime::parse_from_rfc3339(text).ok()?;
-        Some(Self(moment.timestamp_micros()))
+        let moment = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
+        let is_writable = (0..=9999).contains(&moment.year());
+        is_writable.then(|| Self(moment.timestamp_micros()))
     }
 
     /// The moment that lies so much later; the last one there is, if it lies beyond that.
@@ -72,6 +74,29 @@ mod tests {
             Micros(1_700_000_000_000_001).to_rfc3339(),
             "2023-11-14T22:13:20.000001Z"
         );
+    }
+
+    #[test]
+    fn what_is_read_can_be_written_and_read_again() {
+        for text in [
+            "2026-12-01T02:00:00.0000019+01:00",
+            "9999-12-31T23:59:59Z",
+            "0000-01-01T00:00:00Z",
+        ] {
+            let moment = Micros::from_rfc3339(text).expect("a moment");
+            assert_eq!(
+                Micros::from_rfc3339(&moment.to_rfc3339()),
+                Some(moment),
+                "{text}"
+            );
+        }
+        for text in [
+            "9999-12-31T23:59:59-00:01",
+            "0000-01-01T00:00:00+00:01",
+            "tomorrow",
+        ] {
+            assert_eq!(Micros::from_rfc3339(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -272,7 +272,10 @@ impl Scheduler {
         let supervisor = self.supervisor.clone();
         let (reports, wakeup) = (self.reports.clone(), self.wakeup.clone());
         self.vital().spawn("committing an end", async move {
-            let finalized = expect::checked(&supervisor, finalized).await;
+            // The server stops; the shim keeps the end for the next server.
+            let Some(finalized) = expect::checked(&supervisor, finalized).await else {
+                return;
+            };
             let Some((fenced, claimed)) = end::commit(&supervisor, &finalized, claim).await else {
                 // The server stops; the shim keeps the end for the next server.
                 return;

@@ -4,27 +4,26 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     job::{Expectation, JobState, Reason},
-    output::{
-        Assertion, Assertions, Item, Log, ReadError,
-        search::Progress,
-        verify::walk::{OutputWalk, PIECE_BYTES, WalkEvent},
-    },
+    output::{Assertion, Assertions, Item, Log, ReadError, read::log::Cursor, search::Progress},
     store::StoreError,
     supervisor::{Finalized, Supervisor},
     sys::retry,
 };
 
+/// How much is read and searched at once, bytes.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// The end of an attempt as it is to be committed: one whose output does not show what was expected has
-/// failed. Output that cannot be read now is read again later.
-pub async fn checked(supervisor: &Supervisor, mut finalized: Finalized) -> Finalized {
+/// failed. Output that cannot be read now is read again later. `None`: the server stops, and nothing may be
+/// committed; the next one checks.
+pub async fn checked(supervisor: &Supervisor, mut finalized: Finalized) -> Option<Finalized> {
     if !finalized.expects || finalized.finish.state != JobState::Succeeded {
-        return finalized;
+        return Some(finalized);
     }
     let unmet = retry::until_some(|| async {
         match unmet(supervisor, &finalized).await {
-            Ok(unmet) => Some(unmet),
-            // Nothing is committed any more.
-            Err(ReadError::Store(StoreError::Stopping)) => Some(Vec::new()),
+            Ok(unmet) => Some(Some(unmet)),
+            Err(ReadError::Store(StoreError::Stopping)) => Some(None),
             Err(error) => {
                 let job = finalized.key.job;
                 tracing::warn!(job, %error, "the expectations of a job cannot be checked; trying again");
@@ -32,13 +31,13 @@ pub async fn checked(supervisor: &Supervisor, mut finalized: Finalized) -> Final
             }
         }
     });
-    let unmet = unmet.await;
+    let unmet = unmet.await?;
     if !unmet.is_empty() {
         finalized.finish.state = JobState::Failed;
         finalized.finish.reason = Some(Reason::Unverified);
         finalized.finish.unmet_expectations = unmet;
     }
-    finalized
+    Some(finalized)
 }
 
 /// The expectations that the attempt's output does not show.
@@ -49,32 +48,47 @@ async fn unmet(
     let ctx = supervisor.context();
     let job = finalized.key.job;
     let expected = ctx.store.expectations(job).await?;
-    let assertions: Vec<_> = expected
-        .iter()
-        .filter_map(|one| Assertion::of(one).ok())
-        .collect();
+    // What this version cannot search for was not found.
+    let mut unmet = Vec::new();
+    let (mut assertions, mut checked) = (Vec::new(), Vec::new());
+    for expectation in expected {
+        match Assertion::of(&expectation) {
+            Ok(assertion) => {
+                assertions.push(assertion);
+                checked.push(expectation);
+            }
+            Err(_) => unmet.push(expectation),
+        }
+    }
     let log = Log::new(ctx.store.clone(), ctx.layout.spool());
-    let end = finalized.finish.end_offset;
-    let mut walk = OutputWalk::new(job, end, false, PIECE_BYTES).from(finalized.start_offset);
+    let mut cursor = Cursor::new(finalized.start_offset);
     let mut check = OutputCheck {
         assertions: Assertions::new(assertions),
         digest: Sha256::new(),
         has_gaps: false,
     };
-    while !walk.is_over() {
-        let found = walk.step(&log).await?;
+    loop {
+        let batch = match log.read(job, &mut cursor, PIECE_BYTES).await {
+            // Damage, which does not pass: what cannot be read shows nothing.
+            Err(ReadError::Missing(..)) => break,
+            batch => batch?,
+        };
         // Hard patterns take long.
-        let fed = tokio::task::spawn_blocking(move || check.feed(found));
+        let fed = tokio::task::spawn_blocking({
+            let items = batch.items;
+            move || check.feed(&items)
+        });
         check = fed
             .await
             .map_err(|panic| ReadError::Segment(std::io::Error::other(panic)))?;
+        if batch.at_end {
+            break;
+        }
     }
-    let findings = check.finish();
-    let findings = findings.into_iter().zip(expected);
-    Ok(findings
-        .filter(|(found, _)| !found)
-        .map(|(_, one)| one)
-        .collect())
+    check.has_gaps |= cursor.offset < finalized.finish.end_offset;
+    let findings = check.finish().into_iter().zip(checked);
+    unmet.extend(findings.filter(|(found, _)| !found).map(|(_, one)| one));
+    Ok(unmet)
 }
 
 /// A check in progress.
@@ -86,26 +100,18 @@ struct OutputCheck {
 }
 
 impl OutputCheck {
-    fn feed(mut self, found: Vec<WalkEvent>) -> Self {
-        let mut items = Vec::with_capacity(found.len());
-        for event in found {
-            match event {
-                WalkEvent::Item(item) => items.push(item),
-                WalkEvent::Lost(_) => self.has_gaps = true,
-                WalkEvent::SegmentEnd(_) | WalkEvent::Problem(_) => {}
-            }
-        }
-        for item in &items {
+    fn feed(mut self, items: &[Item]) -> Self {
+        for item in items {
             match item {
                 Item::Chunk(chunk) => self.digest.update(&chunk.data),
                 Item::Gap(_) => self.has_gaps = true,
             }
         }
-        self.assertions.feed_texts(&items);
+        self.assertions.feed_texts(items);
         for nth in (0..self.assertions.patterns()).rev() {
             let mut at = Progress::default();
             while !at.is_through() {
-                self.assertions.feed_pattern(nth, &items, &mut at);
+                self.assertions.feed_pattern(nth, items, &mut at);
             }
         }
         self

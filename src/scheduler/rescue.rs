@@ -303,7 +303,8 @@ impl Rescuer {
         let finalized: Finalized = self
             .read(move || finalize(&spool, inline, watch, ending))
             .await?;
-        let finalized = expect::checked(&self.supervisor, finalized).await;
+        let checked = expect::checked(&self.supervisor, finalized).await;
+        let finalized = checked.ok_or(StoreError::Stopping)?;
         let fenced = ctx.store.finish(finalized.finish.clone()).await?;
         end::unlink(&self.supervisor, &finalized, fenced).await;
         Ok(())

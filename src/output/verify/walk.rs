@@ -89,11 +89,6 @@ impl OutputWalk {
         }
     }
 
-    /// The same from this offset on.
-    pub fn from(self, offset: Offset) -> Self {
-        Self { offset, ..self }
-    }
-
     /// Whether it has reached the end.
     pub fn is_over(&self) -> bool {
         self.over

@@ -19,8 +19,8 @@ use crate::{
         StopCause, StopRequest, Usage,
     },
     store::{
-        Claimed, Finish, OutputPlacement, ShimOffer, Submission,
-        sqlite::{view, writer::Writer},
+        Claimed, Finish, OutputPlacement, ShimOffer, Submission, Updated,
+        sqlite::{jobs, view, writer::Writer},
         write::{ClaimRequest, PauseReport, VoidReport, Write, WriteResult},
     },
 };
@@ -148,6 +148,9 @@ async fn assert_true(writer: &Writer, path: &Path, after: &str) {
     }
 }
 
+/// A time that does not come.
+const IN_2096: Micros = Micros(4_000_000_000_000_000);
+
 /// What is true of jobs that wait, whatever has been written.
 const NEVER: [(&str, &str); 6] = [
     (
@@ -246,11 +249,7 @@ impl Dice {
         }
         if self.below(2) == 0 {
             let soon = self.below(100) as i64;
-            job.run_at = Some(Micros(if self.below(2) == 0 {
-                soon
-            } else {
-                i64::MAX / 2
-            }));
+            job.run_at = Some(Micros(if self.below(2) == 0 { soon } else { IN_2096.0 }));
         }
         for _ in 0..self.below(6).saturating_sub(3) {
             let entry = nth > 0 && self.below(2) == 0;
@@ -333,12 +332,14 @@ impl Dice {
                 Write::RequestStop(JobRef::Number(number), request)
             }
             11 => {
-                let (number, _) = self.job(writer, "'queued', 'blocked', 'scheduled'").await;
+                let states = ["'queued'", "'queued', 'blocked', 'scheduled'"];
+                let states = states[self.below(2) as usize];
+                let (number, _) = self.job(writer, states).await;
                 let any = |dice: &mut Self| dice.below(2) == 0;
                 let change = JobChange {
                     queue: any(self).then(|| self.queue().into()),
                     priority: any(self).then(|| self.below(3) as i64),
-                    run_at: any(self).then(|| any(self).then_some(Micros(i64::MAX / 2))),
+                    run_at: any(self).then(|| any(self).then_some(IN_2096)),
                     ..JobChange::default()
                 };
                 Write::Update(JobRef::Number(number), change)
@@ -403,6 +404,22 @@ async fn the_counts_agree_with_the_database_after_any_mix_of_writes() {
         assert_true(&writer, &path, &format!("{nth}: {text}")).await;
     }
     assert!(done > 500 && refused > 50, "{done} done, {refused} refused");
+    // The dice rarely meet a queued job here.
+    writer.allow_pages(1 << 20).await;
+    writer.write(vec![submit(vec![job_in("default", 0)])]).await;
+    let newest = jobs::last_number(&mut writer.conn).await.expect("reads");
+    let change = JobChange {
+        run_at: Some(Some(IN_2096)),
+        ..JobChange::default()
+    };
+    let results = writer
+        .write(vec![Write::Update(JobRef::Number(newest), change)])
+        .await;
+    assert!(
+        matches!(&results[0], Ok(WriteResult::Updated(updated)) if matches!(**updated, Updated::Done(_))),
+        "{results:?}"
+    );
+    assert_true(&writer, &path, "a queued job has got a time").await;
     let steps: Vec<(String, String)> = sqlx::query_as(
         "SELECT DISTINCT from_state, to_state FROM events WHERE from_state NOT NULL",
     )
@@ -415,6 +432,7 @@ async fn the_counts_agree_with_the_database_after_any_mix_of_writes() {
         ("blocked", "failed"),
         ("blocked", "cancelled"),
         ("scheduled", "queued"),
+        ("queued", "scheduled"),
         ("running", "scheduled"),
         ("paused", "queued"),
     ] {
