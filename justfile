@@ -31,9 +31,10 @@ doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 
 # Unit tests, tests of the real binary over its public interfaces, and a short seeded run with kills.
+# Most of them wait for processes and disks, so there are two for each core.
 test:
     cargo build --locked
-    cargo test --locked --no-fail-fast
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --locked --no-fail-fast
 
 # The unit tests of one module: `just unit shim::attempt`. After a change in one file, under a minute.
 unit module="":
