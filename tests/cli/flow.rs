@@ -331,6 +331,10 @@ name = "wrong"
 shell = "echo words; echo '{\"tusk\": 1}'; exit 1"
 review = {}
 [[step]]
+name = "hangs"
+shell = "true"
+verify = {command = ["sleep", "1000"], timeout_s = 0.2}
+[[step]]
 name = "killed"
 shell = "kill -9 $$"
 review = {}
@@ -352,6 +356,8 @@ shell = "true"
         "never.2 failed",
         "wrong failed",
         "wrong/review failed",
+        "hangs succeeded",
+        "hangs/check failed",
         "killed failed",
         "killed/review failed",
         "last failed",
