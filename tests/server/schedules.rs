@@ -289,6 +289,24 @@ fn a_run_meets_the_one_before_it() {
     }
 }
 
+/// A change counts from its moment on.
+#[test]
+fn what_was_due_before_a_change_is_not_forgotten() {
+    // Takes no jobs, so a time that has come stays due.
+    let server = Server::with(&["--free-bytes-min", "9000000000000000"], &[]);
+    let mut client = server.connect();
+    let job = json!({"argv": ["true"]});
+    let tick = json!({"name": "tick", "cron": EVERY_SECOND, "catch_up": "all", "job": job});
+    let set = client.ok("schedule.set", tick);
+    let first = set["next"][0]["at"].as_str().expect("a time");
+    let first = chrono::DateTime::parse_from_rfc3339(first).expect("RFC 3339");
+    until_true("a time that has come", || chrono::Utc::now() > first);
+    let paused = client.ok("schedule.set", json!({"name": "tick", "paused": true}));
+    assert!(paused["skipped"].as_u64() >= Some(1), "{paused}");
+    let told = paused["last_skip"]["reason"].as_str().expect("a reason");
+    assert!(told.contains("full"), "{told}");
+}
+
 /// The server is down for a day, by its clock; then the clock is set back.
 #[test]
 fn missed_times_are_caught_up_by_policy_and_a_clock_set_back_repeats_none() {
