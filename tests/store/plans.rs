@@ -57,7 +57,8 @@ const MEANT: [(&str, &str); 6] = [
 ];
 
 /// Indexes that hold every job, so that a walk along one key of theirs can be as long as a queue.
-/// Only statements that stop early, or ask for few states, may use them.
+/// Only statements that stop early, or ask for few states, may use them; the jobs of an exclusive key have an
+/// index of their own.
 const LONG: &str = "USING INDEX jobs_state (state=?)";
 
 #[tokio::test]
@@ -90,5 +91,6 @@ fn is_long(query: &str, step: &str) -> bool {
         let scan = format!("SCAN {table}");
         step == scan || step.starts_with(&format!("{scan} USING"))
     });
-    scans || (query.starts_with("UPDATE") && step.contains(LONG))
+    let walks = query.starts_with("UPDATE") || query.contains("exclusive = ");
+    scans || (walks && step.contains(LONG))
 }
