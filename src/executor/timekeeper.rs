@@ -78,7 +78,9 @@ impl Executor {
                     Ok(job) => {
                         watched.remove(&job);
                     }
-                    // All are watched anew.
+                    // One of those that are given up below.
+                    Err(error) if error.is_cancelled() => {}
+                    // Which one it was is not known: all are watched anew.
                     Err(error) => {
                         tracing::error!(%error, "a watch over the run of a schedule panicked");
                         ends.abort_all();
