@@ -80,7 +80,8 @@ impl Executor {
         let now = clock::now();
         let mut schedule = merged(change, before.as_ref())?;
         let timetable = Timetable::read(&schedule.cron, &schedule.timezone, now)?;
-        self.read_scheduled_job(&schedule.job)?;
+        let job = self.read_scheduled_job(&schedule.job)?;
+        self.check_expectations(&job.expect).await?;
         self.check_queue(schedule.queue()).await?;
         let keeps_next = before.as_ref().is_some_and(|before| {
             (&before.cron, &before.timezone) == (&schedule.cron, &schedule.timezone)

@@ -44,7 +44,8 @@ pub enum Write {
     RequestStop(JobRef, StopRequest),
     RequestPause(PauseRequest),
     Input(JobRef, Input),
-    Update(JobRef, JobChange),
+    /// The change, and who asked for it.
+    Update(JobRef, JobChange, String),
     Delete(JobRef),
     /// Removes what retention does not keep, in small steps.
     Retention(RetentionWrite),

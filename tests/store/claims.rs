@@ -247,7 +247,7 @@ async fn a_job_that_moves_to_another_queue_takes_its_place_there() {
         ..JobChange::default()
     };
     let job = JobRef::Number(moved.number);
-    ledger.store.update(job, change).await.unwrap();
+    ledger.store.update(job, change, "test").await.unwrap();
     let claimed = ledger.claim(&["a", "b", "c"]).await;
     let numbers: Vec<_> = claimed.claims.iter().map(|claim| claim.number).collect();
     assert_eq!(numbers, [moved.number, stays.number]);

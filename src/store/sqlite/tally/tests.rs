@@ -341,7 +341,7 @@ impl Dice {
                     run_at: any(self).then(|| any(self).then_some(IN_2096)),
                     ..JobChange::default()
                 };
-                Write::Update(JobRef::Number(number), change)
+                Write::Update(JobRef::Number(number), change, "dice".into())
             }
             12 => {
                 let (number, _) = self.job(writer, "'failed', 'cancelled'").await;
@@ -412,7 +412,11 @@ async fn the_counts_agree_with_the_database_after_any_mix_of_writes() {
         ..JobChange::default()
     };
     let results = writer
-        .write(vec![Write::Update(JobRef::Number(newest), change)])
+        .write(vec![Write::Update(
+            JobRef::Number(newest),
+            change,
+            "dice".into(),
+        )])
         .await;
     assert!(
         matches!(&results[0], Ok(WriteResult::Updated(updated)) if matches!(**updated, Updated::Done(_))),
@@ -591,6 +595,31 @@ async fn a_claim_reads_nothing_of_other_queues_of_the_history_or_of_the_backlog(
         assert!(
             alone > 0 && crowded <= alone + alone / 10,
             "{what}: {crowded} steps, {alone} without the others"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_exclusive_key_reads_nothing_of_the_other_queued_jobs() {
+    async fn steps_beside(others: usize) -> [usize; 2] {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let mut writer = Writer::of(&directory.path().join("db")).await;
+        writer.write(vec![set_queue("q", 4, false, 1)]).await;
+        writer.write(vec![set_queue("default", 1, true, 1)]).await;
+        let others = (0..others).map(|_| job_in("default", 0)).collect();
+        writer.write(vec![submit(others)]).await;
+        let mut keyed = job_in("q", 0);
+        keyed.exclusive = Some("k".into());
+        let (submitted, _) = steps(&mut writer, vec![submit(vec![keyed])]).await;
+        let (claimed, claims) = steps(&mut writer, vec![claim(["x".to_owned()])]).await;
+        assert_eq!(claims[0].claims.len(), 1);
+        [submitted, claimed]
+    }
+    let (few, many) = (steps_beside(10).await, steps_beside(3000).await);
+    for (few, many) in few.into_iter().zip(many) {
+        assert!(
+            many <= few + few / 10,
+            "{many} steps beside 3000 jobs, {few} beside 10"
         );
     }
 }
