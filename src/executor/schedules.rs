@@ -94,6 +94,7 @@ impl Executor {
         if dry_run {
             return Ok(view(schedule, now));
         }
+        self.fire_before_change(&schedule.name, now).await?;
         let stored = match store.set_schedule(schedule, keeps_next).await? {
             ScheduleSet::Done(stored) => *stored,
             ScheduleSet::TooMany => return Err(too_many().into()),

@@ -122,14 +122,33 @@ impl Executor {
                 });
             }
             self.refuse_without_disk_space()?;
-            let fired = join_all(due.into_iter().map(|schedule| self.fire(schedule, now)));
+            let firings = due.into_iter().map(|schedule| self.firing(schedule, now));
+            let fired = join_all(firings.map(|firing| self.fire(firing)));
             fired.await.into_iter().collect::<Result<(), _>>()?;
         }
     }
 
-    async fn fire(&self, schedule: Schedule, now: Micros) -> Result<(), Error> {
-        let name = schedule.name.clone();
-        let fired = self.inner.store.fire(self.firing(schedule, now)).await?;
+    /// Fires what is due of a schedule that is about to be changed: the definition that held until now
+    /// decides about it. Where the disk is full it is skipped, and counted.
+    pub(super) async fn fire_before_change(&self, name: &str, now: Micros) -> Result<(), Error> {
+        while let Some(schedule) = self.inner.store.schedule(name).await? {
+            if schedule.paused || schedule.next_at.is_none_or(|next| next > now) {
+                break;
+            }
+            let mut firing = self.firing(schedule, now);
+            if let Err(full) = self.refuse_without_disk_space() {
+                for run in &mut firing.runs {
+                    run.submission = Err(full.to_string());
+                }
+            }
+            self.fire(firing).await?;
+        }
+        Ok(())
+    }
+
+    async fn fire(&self, firing: Firing) -> Result<(), Error> {
+        let name = firing.name.clone();
+        let fired = self.inner.store.fire(firing).await?;
         let fired = self.finish_firing(fired);
         for run in &fired.submitted {
             tracing::info!(schedule = name, job = run.outcome.number, at = %run.at.to_rfc3339(), "a schedule has fired");

@@ -345,13 +345,11 @@ impl Store {
         offers: Vec<ShimOffer>,
         boot_id: String,
         instance: String,
-        at: Micros,
     ) -> Result<Claimed, StoreError> {
         let write = Write::Claim(ClaimRequest {
             offers,
             boot_id,
             instance,
-            at,
         });
         self.write(write, |result| match result {
             WriteResult::Claimed(claimed) => Some(claimed),

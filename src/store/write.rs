@@ -265,7 +265,6 @@ pub struct ClaimRequest {
     pub offers: Vec<ShimOffer>,
     pub boot_id: String,
     pub instance: String,
-    pub at: Micros,
 }
 
 /// A request that a job pauses or resumes.

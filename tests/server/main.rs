@@ -36,6 +36,7 @@ mod many;
 mod mcp;
 mod no_inodes;
 mod no_threads;
+mod notice_bounds;
 mod notices;
 mod one_server;
 mod pid_one;

@@ -96,8 +96,8 @@ async fn begin(
     request: &ClaimRequest,
     jobs: Vec<ClaimCandidate>,
 ) -> sqlx::Result<Claimed> {
-    // Jobs that were queued in this transaction were so after the request was made.
-    let at = request.at.max(clock::now());
+    // Not the moment of the request: it may have waited here while its job became queued.
+    let at = clock::now();
     let mut claims = Vec::with_capacity(jobs.len());
     let mut steps = Vec::with_capacity(jobs.len());
     for (ClaimCandidate { step, mut claim }, offer) in jobs.into_iter().zip(&request.offers) {

@@ -3,8 +3,6 @@
 //! While a job with the key is active, none; otherwise the first one of each queue, so that a queue that
 //! is paused or full holds up no other. Of several that are claimed together `claim` takes one. The
 //! others are queued too, but no claim looks at them, and they are counted apart: `waits_for_key`.
-//!
-//! SQLite uses the index `jobs_exclusive` only where a statement repeats the index's own condition on `state`.
 
 use super::{
     columns::json,
@@ -84,11 +82,17 @@ async fn first_of_each_queue(
     keys: &str,
 ) -> sqlx::Result<Vec<QueuedJob>> {
     let rows = sqlx::query!(
+        // A partial index is used only where its own conditions are repeated; that of states would be
+        // taken otherwise, and read all queued jobs.
         r#"WITH RECURSIVE
            free(key) AS (
                SELECT k.value FROM json_each(?1) AS k WHERE NOT EXISTS
                    (SELECT 1 FROM jobs AS a INDEXED BY jobs_exclusive
-                    WHERE a.exclusive = k.value AND a.state IN ('running', 'paused')
+                    WHERE a.exclusive = k.value AND a.state = 'running'
+                      AND a.state IN ('queued', 'running', 'paused'))
+               AND NOT EXISTS
+                   (SELECT 1 FROM jobs AS a INDEXED BY jobs_exclusive
+                    WHERE a.exclusive = k.value AND a.state = 'paused'
                       AND a.state IN ('queued', 'running', 'paused'))),
            first(key, number) AS (
                SELECT key, (SELECT j.number FROM jobs AS j INDEXED BY jobs_exclusive
