@@ -4,10 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::{BatchError, Error, Executor, SubmitOutcome};
 use crate::{
-    job::{
-        Dependency, DependencyCondition, DependencyTarget, Job, JobId, JobNumber, JobRef, JobSpec,
-        JobState,
-    },
+    job::{Dependency, DependencyTarget, Job, JobId, JobNumber, JobRef, JobSpec, JobState},
     store::Include,
 };
 
@@ -75,7 +72,7 @@ impl Executor {
         let again = old.resubmission();
         let mut again =
             again.ok_or_else(|| Error::Internal("a job was read in part".to_owned()))?;
-        let mut after = Vec::with_capacity(again.after.len());
+        let (mut after, mut any_deleted) = (Vec::with_capacity(again.after.len()), false);
         for mut dependency in again.after {
             let DependencyTarget::Id(id) = dependency.job else {
                 continue;
@@ -84,18 +81,21 @@ impl Executor {
                 true => Some(id),
                 false => self.newest(id).await?,
             };
-            // What was deleted was final. Where the old job has started, all that it waited for had ended
-            // as required.
             match target {
                 Some(target) => {
                     dependency.job = DependencyTarget::Id(target);
                     after.push(dependency);
                 }
-                None if old.attempts == 0 && dependency.on == DependencyCondition::Success => {
-                    return Err(needs_deleted(old, id));
-                }
-                None => {}
+                // It was final, so there is nothing to wait for.
+                None => any_deleted = true,
             }
+        }
+        if any_deleted && let Some(on) = self.inner.store.deleted_unmet(old.number).await? {
+            return Err(Error::Conflict(format!(
+                "job {} needs job {on} to succeed, which has not, and was deleted; submit it anew, without that \
+                 job in its after",
+                old.number
+            )));
         }
         again.after = after;
         Ok(again)
@@ -171,19 +171,6 @@ const ALL: Include = Include {
     stdin: true,
     notify_secrets: true,
 };
-
-/// The job never started, and whether the deleted one has succeeded is not known.
-fn needs_deleted(old: &Job, deleted: JobId) -> Error {
-    let on = match &old.failed_dependency {
-        Some(on) if on.job == deleted => format!("job {}", on.number),
-        _ => format!("job {deleted}"),
-    };
-    Error::Conflict(format!(
-        "job {} has never started and needs {on} to succeed, which was deleted; submit it anew, without that \
-         job in its after",
-        old.number
-    ))
-}
 
 /// The old job exists, so it is its queue that does not.
 fn without_queue(old: &Job, error: Error) -> Error {

@@ -595,6 +595,12 @@ impl Store {
         Ok(dependencies::deleted(&self.inner.readers, key, nth, number).await?)
     }
 
+    /// A job that was deleted without having succeeded, although this one needed that; events of deleted
+    /// jobs stay.
+    pub async fn deleted_unmet(&self, job: JobNumber) -> Result<Option<JobNumber>, StoreError> {
+        Ok(dependencies::deleted_unmet(&self.inner.readers, job).await?)
+    }
+
     /// The newest job that tries this one again; `None` where there is none.
     pub async fn newest_retry(&self, job: JobId) -> Result<Option<JobId>, StoreError> {
         Ok(dependencies::newest_retry(&self.inner.readers, job).await?)

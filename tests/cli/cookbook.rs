@@ -187,7 +187,10 @@ fn builds_and_their_test_run_in_order() {
     let graph = replaced(&graph, wait, &format!("{wait} || echo \"code $?\""));
     let done = reader.ok(&format!("{graph}\n{}", mended.join("\n")));
     assert!(done.contains("code 3\n"), "{done}");
-    assert!(done.contains("Job 6 did not end as it required"), "{done}");
+    assert!(
+        done.contains("It needed job 6 to succeed, which failed"),
+        "{done}"
+    );
     let made = reader.read("made");
     let made: Vec<&str> = made.lines().collect();
     assert_eq!(made[3..], ["report", "-C a", "test"]);

@@ -142,13 +142,21 @@ fn jobs_start_when_the_ones_they_wait_for_have_ended_as_required() {
     let mut new = ready;
     new["idempotency_key"] = json!("another one");
     client.refused(-32003, "job.submit", new);
-    // One that never started waits for it in vain; one that did has no need of it.
+    // One that needed its success cannot have it any more; others have no need of it.
+    client.ok("job.delete", json!({"job": first["id"]}));
     let error = client.refused(-32004, "job.retry", json!({"job": doomed["id"]}));
+    let needed = format!("needs job {} to succeed", broken["number"]);
     assert!(
         error["message"]
             .as_str()
-            .is_some_and(|m| m.contains("was deleted")),
+            .is_some_and(|m| m.contains(&needed)),
         "{error}"
+    );
+    let again = client.ok("job.retry", json!({"job": cancelled["id"]}));
+    assert_eq!(
+        client.finished(&again)["state"],
+        "succeeded",
+        "what it needed had succeeded before it was deleted"
     );
     let again = client.ok("job.retry", json!({"job": submitted["id"]}));
     assert_eq!(client.finished(&again)["state"], "succeeded");

@@ -54,7 +54,7 @@ enum ScheduleCommand {
     },
     /// Print the next five times of a cron expression; asks no server
     Next {
-        /// minute hour day month weekday, such as "30 2 * * MON-FRI"; with seconds before them
+        /// minute hour day month weekday, such as "30 2 * * MON-FRI"; a sixth field before them is for seconds
         cron: String,
 
         /// Time zone of the IANA database [default: this shell's]
@@ -84,7 +84,7 @@ struct ScheduleSettings {
     #[arg(value_name = "NAME")]
     schedule: String,
 
-    /// minute hour day month weekday, such as "30 2 * * MON-FRI"; with seconds before them
+    /// minute hour day month weekday, such as "30 2 * * MON-FRI"; a sixth field before them is for seconds
     #[arg(long, help_heading = "Schedule")]
     cron: String,
 

@@ -297,6 +297,24 @@ pub(in crate::store) async fn dependants(
     .await
 }
 
+/// A job that was deleted without having succeeded, although this one needed that.
+pub(in crate::store) async fn deleted_unmet(
+    readers: &SqlitePool,
+    job: JobNumber,
+) -> sqlx::Result<Option<JobNumber>> {
+    sqlx::query_scalar!(
+        r#"SELECT d.on_job AS "job!: i64" FROM dependencies AS d
+           WHERE d.job = ?1 AND d.condition = 'success'
+             AND NOT EXISTS (SELECT 1 FROM jobs AS o WHERE o.number = d.on_job)
+             AND NOT EXISTS (SELECT 1 FROM events AS e
+                             WHERE e.job = d.on_job AND e.to_state = 'succeeded')
+           ORDER BY d.on_job LIMIT 1"#,
+        job
+    )
+    .fetch_optional(readers)
+    .await
+}
+
 /// The id of the job that the first submission under a key waits for in an entry of its `after`, if that job
 /// was deleted since and may have had this number.
 pub(in crate::store) async fn deleted(

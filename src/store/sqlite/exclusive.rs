@@ -3,8 +3,6 @@
 //! While a job with the key is active, none; otherwise the first one of each queue, so that a queue that
 //! is paused or full holds up no other. Of several that are claimed together `claim` takes one. The
 //! others are queued too, but no claim looks at them, and they are counted apart: `waits_for_key`.
-//!
-//! SQLite uses the index `jobs_exclusive` only where a statement repeats the index's own condition on `state`.
 
 use super::{
     columns::json,
