@@ -11,8 +11,10 @@ use crate::{
 
 /// How far the clocks of the history and of the servers may differ, microseconds.
 pub const CLOCKS_DIFFER_US: u64 = 20_000;
-/// How long a server must have lived, in all, to have looked at the clock, microseconds.
-const LOOKS_WITHIN_US: u64 = 1_500_000;
+/// A server that lives so long has looked at the clock, microseconds.
+const LOOKS_WITHIN_US: u64 = 4_000_000;
+/// Runs that are submitted within so much may come from one look, microseconds.
+const ONE_LOOK_US: u64 = 100_000;
 
 /// One schedule from its creation to its deletion, or to the end of the run.
 #[derive(Debug, Clone, Default)]
@@ -112,14 +114,20 @@ impl Definition {
     }
 }
 
-/// When servers were there: from, to.
+/// When servers have looked at the clock.
 #[derive(Debug, Clone, Default)]
-pub struct Presence(Vec<(u64, u64)>);
+pub struct Looks {
+    /// When servers were there: from, to.
+    lives: Vec<(u64, u64)>,
+    /// Runs by the clock: when each was submitted, and its time. One shows that a server has looked at all
+    /// schedules, between its time and its submission.
+    runs: Vec<(u64, u64)>,
+}
 
-impl Presence {
-    /// From the blows of the killer and the ready lines of the servers.
+impl Looks {
+    /// From the blows of the killer, the ready lines of the servers, and the runs.
     pub fn of(evidence: &Evidence) -> Self {
-        let (mut spans, mut since) = (Vec::new(), Some(0));
+        let (mut lives, mut since) = (Vec::new(), Some(0));
         for entry in &evidence.entries {
             let is_there = match &entry.what {
                 What::Ready { .. } => true,
@@ -129,26 +137,33 @@ impl Presence {
             match (since, is_there) {
                 (None, true) => since = Some(entry.at_us),
                 (Some(from), false) => {
-                    spans.push((from, entry.at_us));
+                    lives.push((from, entry.at_us));
                     since = None;
                 }
                 _ => {}
             }
         }
-        spans.extend(since.map(|from| (from, u64::MAX)));
-        Self(spans)
+        lives.extend(since.map(|from| (from, u64::MAX)));
+        let runs = evidence.rows.runs.iter();
+        let by_clock = runs.filter(|run| run.request().is_none());
+        let mut runs: Vec<_> = by_clock.map(|run| (run.submitted_at, run.at)).collect();
+        runs.sort_unstable();
+        Self { lives, runs }
     }
 
-    /// When a server must have looked at the clock that showed this.
-    pub fn looks_after(&self, at_us: u64) -> u64 {
-        let mut left = LOOKS_WITHIN_US;
-        for (from, to) in &self.0 {
-            let from = (*from).max(at_us);
-            match to.saturating_sub(from) {
-                length if length >= left => return from + left,
-                length => left -= length,
-            }
-        }
-        u64::MAX
+    /// When servers must have looked at a clock that showed this, and have stored what came of it: they
+    /// were there for long, or have submitted others twice. Many are killed before they have looked.
+    pub fn after(&self, at_us: u64) -> u64 {
+        let lives = self.lives.iter();
+        let long = lives.filter_map(|(from, to)| {
+            let looked = (*from).max(at_us) + LOOKS_WITHIN_US;
+            (looked <= *to).then_some(looked)
+        });
+        let mut later = self.runs.iter().filter(|(_, at)| *at >= at_us);
+        let first = later.next().map_or(u64::MAX, |(submitted, _)| *submitted);
+        let another = first.saturating_add(ONE_LOOK_US);
+        let second = later.find(|(submitted, _)| *submitted >= another);
+        let second = second.map_or(u64::MAX, |(submitted, _)| *submitted);
+        long.min().unwrap_or(u64::MAX).min(second)
     }
 }

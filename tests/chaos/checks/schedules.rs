@@ -7,7 +7,7 @@ use super::Violation;
 use crate::{
     course::{Course, courses},
     evidence::Evidence,
-    lives::{CLOCKS_DIFFER_US, Life, Presence, lives},
+    lives::{CLOCKS_DIFFER_US, Life, Looks, lives},
     rows::RunRow,
 };
 
@@ -17,7 +17,7 @@ const ON_TIME_US: u64 = 9_000_000;
 
 /// Judges every schedule.
 pub fn check(evidence: &Evidence) -> Vec<Violation> {
-    let (lives, presence) = (lives(evidence), Presence::of(evidence));
+    let (lives, looks) = (lives(evidence), Looks::of(evidence));
     let (courses, hit) = (courses(&evidence.rows), evidence.hit());
     let mut found: Vec<String> = twice(&evidence.rows.runs);
     let mut told = 0;
@@ -28,7 +28,7 @@ pub fn check(evidence: &Evidence) -> Vec<Violation> {
                 .filter(|run| run.schedule == *name && life.covers(run.submitted_at))
                 .collect();
             told += runs.len();
-            let mut wrong = times(life, &runs, &presence);
+            let mut wrong = times(life, &runs, &looks);
             wrong.extend(requests(life, &runs));
             for (nth, run) in runs.iter().enumerate() {
                 let before = nth.checked_sub(1).map(|before| runs[before]);
@@ -67,7 +67,7 @@ fn twice(runs: &[RunRow]) -> Vec<String> {
 }
 
 /// What is wrong with the times that have a job, and with those that have none.
-fn times(life: &Life, runs: &[&RunRow], presence: &Presence) -> Vec<String> {
+fn times(life: &Life, runs: &[&RunRow], looks: &Looks) -> Vec<String> {
     let mut found = Vec::new();
     let by_clock = runs.iter().filter(|run| run.request().is_none());
     let fired: BTreeMap<u64, &RunRow> = by_clock.map(|run| (run.at, *run)).collect();
@@ -95,7 +95,7 @@ fn times(life: &Life, runs: &[&RunRow], presence: &Presence) -> Vec<String> {
             continue;
         }
         must += 1;
-        if !fired.contains_key(&at) && !waiting.contains(&at) && must_run(life, at, presence) {
+        if !fired.contains_key(&at) && !waiting.contains(&at) && must_run(life, at, looks) {
             found.push(format!("{at} was forgotten"));
         }
     }
@@ -118,10 +118,10 @@ fn times(life: &Life, runs: &[&RunRow], presence: &Presence) -> Vec<String> {
 }
 
 /// Whether a time is one that must run, and not only be counted.
-fn must_run(life: &Life, at: u64, presence: &Presence) -> bool {
+fn must_run(life: &Life, at: u64, looks: &Looks) -> bool {
     let held = life.held(at, at);
     let mut held = held.iter().flatten();
-    let looked = presence.looks_after(at);
+    let looked = looks.after(at);
     held.all(|it| {
         let next = at + it.step_s * 1_000_000;
         let is_on_time = looked <= at + ON_TIME_US;
@@ -355,7 +355,10 @@ mod tests {
             ("none", 18, 1),
         ] {
             let mut evidence = honest("queue", catch_up);
-            away(&mut evidence, 25);
+            away(&mut evidence, 20);
+            for run in &mut evidence.rows.runs {
+                run.submitted_at = 20 * SECOND + 600_000;
+            }
             forget(&mut evidence, second * SECOND);
             account(&mut evidence).skipped = 1;
             assert_eq!(check(&evidence).len(), violations, "{catch_up} {second}");
