@@ -31,9 +31,10 @@ doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 
 # Unit tests, tests of the real binary over its public interfaces, and a short seeded run with kills.
+# Most of them wait for processes and disks, so there are two for each core.
 test:
     cargo build --locked
-    cargo test --locked --no-fail-fast
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --locked --no-fail-fast
 
 # The unit tests of one module: `just unit shim::attempt`. After a change in one file, under a minute.
 unit module="":
@@ -64,6 +65,7 @@ mcp *parts:
     cargo build --locked --bin cc-executor --example mcp_conformance
     {{ python }} tests/mcp/run.py target/debug/cc-executor target/debug/examples/mcp_conformance {{ parts }}
 
+# With `--binary FILE` the servers are that one, instead of the one that is built here.
 # A longer seeded run with kills (docs/chaos.md): `just chaos --seed 42 --minutes 10`.
 chaos *args:
     #!/usr/bin/env bash
@@ -74,7 +76,8 @@ chaos *args:
         case "$1" in
             --seed) export CC_CHAOS_SEED="${2:?--seed needs a number}" ;;
             --minutes) minutes="${2:?--minutes needs a number}" ;;
-            *) echo "just chaos [--seed N] [--minutes M], not $1" >&2; exit 64 ;;
+            --binary) CC_CHAOS_BINARY=$(realpath "${2:?--binary needs a file}"); export CC_CHAOS_BINARY ;;
+            *) echo "just chaos [--seed N] [--minutes M] [--binary FILE], not $1" >&2; exit 64 ;;
         esac
         shift 2
     done
@@ -129,6 +132,10 @@ bench-wal minutes="5" binary="target/release/cc-executor" *options:
 # Measures submits while half of 100,000 jobs are deleted, and that the space is returned.
 bench-prune binary="target/release/cc-executor" *options:
     {{ python }} benches/prune.py {{ binary }} {{ options }}
+
+# Checks 100,000 jobs of every kind, and measures submits while half of them are deleted.
+bench-mix binary="target/release/cc-executor" *options:
+    {{ python }} benches/mix.py {{ binary }} {{ options }}
 
 # Measures what overwriting deleted rows and confining queries cost, beside another binary.
 bench-forgetting other binary="target/release/cc-executor":

@@ -75,7 +75,7 @@ pub use search::{
     SearchTurn,
 };
 pub use start::{ExecutorSettings, StartError};
-pub use submit::Submitted;
+pub use submit::{PreparedJob, Submitted};
 pub use turns::SessionTurns;
 pub use until::Until;
 pub use usage::{DiskTotals, DiskUsage};

@@ -91,6 +91,8 @@ const CLIENT_MAY_KNOW: &[&str] = &[
     "data_dir",
     "escape",
     "launch",
+    // A flow's file is checked as the server would, before anything is submitted.
+    "output::Pattern",
 ];
 
 /// Files below `src/cli` that are the server's side: they may know everything.

@@ -12,17 +12,21 @@ use crate::{
 
 impl Executor {
     /// Changes a job that has not started, and returns it.
-    pub async fn update(&self, job: JobRef, change: JobChange) -> Result<Job, Error> {
-        match self.inner.store.update(job, change).await? {
+    pub async fn update(&self, job: JobRef, change: JobChange, actor: &str) -> Result<Job, Error> {
+        match self.inner.store.update(job, change, actor).await? {
             Updated::Done(job) => {
                 // It may precede other jobs now, or be in a queue with a free slot.
                 self.inner.wakeup.wake();
                 Ok(job)
             }
             Updated::Started(job) => Err(Error::Conflict(format!(
-                "job {} is {}; only a job that has not started can be changed",
+                "job {} is {}{}; only a job that has not started can be changed",
                 job.number,
-                job.state.name()
+                job.state.name(),
+                match job.state.is_final() || job.state.is_active() {
+                    true => "",
+                    false => " again after an attempt",
+                }
             ))),
             Updated::UnknownQueue(queue) => Err(Error::no_such_queue(&queue)),
             Updated::QueueDrains(queue) => Err(Error::queue_drains(&queue)),

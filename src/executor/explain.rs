@@ -57,7 +57,8 @@ fn explanation(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Explanation
     facts.extend(waits(job, causes, queue));
     facts.extend(unmet_demands(job));
     facts.extend(stop(job));
-    facts.extend(causes.attempts.iter().map(attempt));
+    let is_paused = job.state == JobState::Paused;
+    facts.extend(causes.attempts.iter().map(|one| attempt(one, is_paused)));
     let summary: Vec<_> = facts.iter().map(|(_, text)| text.as_str()).collect();
     let summary = summary.join(" ");
     let mut facts: Vec<_> = facts.into_iter().map(with_text).collect();
@@ -72,13 +73,19 @@ fn explanation(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Explanation
 /// What a job waits for before it starts.
 fn waits(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Vec<Fact> {
     let mut facts = Vec::new();
-    facts.extend(job.waits_until.map(|at| waits_until(job, at)));
+    facts.extend(job.waits_until.map(|at| waits_until(job, causes.lost, at)));
     facts.extend(causes.unmet.iter().map(waits_for_job));
+    if causes.unmet_more > 0 {
+        let more = causes.unmet_more;
+        let fact = json!({"kind": "waits_for_more_jobs", "jobs": more});
+        facts.push((fact, format!("It waits for {more} more jobs.")));
+    }
     if job.state == JobState::Queued {
         let holder = causes.key_holder.as_ref();
         facts.extend(holder.map(|holder| waits_for_key(job, holder)));
         facts.extend(queue.map(waits_for_slot));
-        facts.extend(causes.line.map(|line| stands_in_line(&line, queue)));
+        let line = causes.line;
+        facts.extend(line.map(|line| stands_in_line(&line, holder.is_some(), queue)));
     }
     facts
 }
@@ -87,7 +94,7 @@ fn waits(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Vec<Fact> {
 fn unmet_demands(job: &Job) -> Vec<Fact> {
     let dependency = job.failed_dependency.iter().map(|on| {
         let text = format!(
-            "Job {} did not end as it required: {}.",
+            "It needed job {} to succeed, which {}.",
             named(on.number, on.name.as_deref()),
             ended(on.state, on.reason)
         );
@@ -153,13 +160,14 @@ fn ended(state: JobState, reason: Option<Reason>) -> String {
     format!("failed: {why}")
 }
 
-fn waits_until(job: &Job, at: Micros) -> Fact {
+fn waits_until(job: &Job, lost: u32, at: Micros) -> Fact {
     let why = match job.attempts {
         0 => "It does not start before".to_owned(),
+        // Lost attempts do not count as tries.
         _ => format!(
             "Attempt {} of {} begins at",
             job.attempts + 1,
-            job.spec.retry.max_attempts
+            job.spec.retry.max_attempts + lost
         ),
     };
     let fact = json!({"kind": "waits_for_time", "until": at, "is_retry": job.attempts > 0});
@@ -218,7 +226,10 @@ fn waits_for_slot(queue: &Queue) -> Fact {
     }
     match running >= u64::from(slots) {
         true => {
-            let text = format!("All {slots} slots of the queue {name} are in use.");
+            let text = match slots {
+                1 => format!("The one slot of the queue {name} is in use."),
+                _ => format!("All {slots} slots of the queue {name} are in use."),
+            };
             (fact("queue_full"), text)
         }
         false => {
@@ -234,28 +245,54 @@ fn waits_for_slot(queue: &Queue) -> Fact {
     }
 }
 
-fn stands_in_line(line: &QueueLine, queue: Option<&Queue>) -> Fact {
+/// The jobs ahead of it in its queue, or with its key in its queue.
+fn stands_in_line(line: &QueueLine, with_key: bool, queue: Option<&Queue>) -> Fact {
     let more = if line.ahead_is_least { "at least " } else { "" };
+    let whose = if with_key { " with its key" } else { "" };
     let ahead = match line.ahead {
-        0 => "It is the next one of its queue".to_owned(),
-        1 => "1 job is ahead of it".to_owned(),
-        jobs => format!("{more}{jobs} jobs are ahead of it"),
+        0 => format!("It is the next one{whose} of its queue"),
+        1 => format!("1 job{whose} is ahead of it"),
+        jobs => format!("{more}{jobs} jobs{whose} are ahead of it"),
     };
-    let slots = queue.map_or(1, |queue| queue.concurrency.max(1));
-    // Each slot that is in use ends one job in the typical time.
-    let rounds = (line.ahead + 1).div_ceil(u64::from(slots));
-    let estimate = line.typical_s.map(|typical| rounds as f64 * typical);
-    let text = match estimate {
-        Some(seconds) => format!(
-            "{ahead}; as the last {} jobs of the queue took {:.1} s each, it starts in about {seconds:.0} s.",
+    let estimate = match with_key {
+        // That takes as long as the job that has the key.
+        true => None,
+        false => queue.and_then(|queue| estimate_s(line, queue)),
+    };
+    let text = match (estimate, line.typical_s) {
+        (Some(seconds), Some(typical)) if seconds > 0.0 => format!(
+            "{ahead}; as the last {} jobs of the queue took {typical:.1} s each, it starts in about {seconds:.0} s.",
             line.sample,
-            line.typical_s.unwrap_or_default()
         ),
-        None => format!("{ahead}."),
+        _ => format!("{ahead}."),
     };
     let fact = json!({"kind": "ahead", "jobs": line.ahead, "is_least": line.ahead_is_least,
-        "typical_s": line.typical_s, "estimate_s": estimate});
+        "with_key": with_key, "typical_s": line.typical_s, "estimate_s": estimate});
     (fact, text)
+}
+
+/// How long it takes until a job starts, from history, seconds; `None` where that cannot be known.
+fn estimate_s(line: &QueueLine, queue: &Queue) -> Option<f64> {
+    if queue.paused {
+        return None;
+    }
+    let slots = u64::from(queue.concurrency.max(1));
+    let free = slots.saturating_sub(queue.running);
+    // Each slot that is in use ends one job in the typical time.
+    let rounds = (line.ahead + 1).saturating_sub(free).div_ceil(slots);
+    let by_slots = rounds as f64 * line.typical_s?;
+    match queue.starts_per_minute {
+        None => Some(by_slots),
+        Some(starts) => {
+            let minutes = line.ahead / u64::from(starts.max(1));
+            // In which moment of its minute the queue is, is not known here.
+            let by_rate = (minutes > 0).then_some(minutes as f64 * 60.0);
+            match (rounds, by_rate) {
+                (0, None) => None,
+                (_, by_rate) => Some(by_slots.max(by_rate.unwrap_or_default())),
+            }
+        }
+    }
 }
 
 /// Who asked for the end, and what was done.
@@ -274,7 +311,12 @@ fn stop(job: &Job) -> Option<Fact> {
     };
     let signals = match stop {
         StopView::Done(done) if !done.signals.is_empty() => {
-            format!("; {} was sent", done.signals.join(", "))
+            let were = if done.signals.len() == 1 {
+                "was"
+            } else {
+                "were"
+            };
+            format!("; {} {were} sent", done.signals.join(", "))
         }
         _ => String::new(),
     };
@@ -286,7 +328,7 @@ fn stop(job: &Job) -> Option<Fact> {
     Some((fact, text))
 }
 
-fn attempt(attempt: &AttemptSummary) -> Fact {
+fn attempt(attempt: &AttemptSummary, is_paused: bool) -> Fact {
     let number = attempt.attempt;
     let exit = attempt.exit.as_ref().map(|facts| &facts.exit);
     let how = match (attempt.state.as_str(), exit) {
@@ -297,6 +339,7 @@ fn attempt(attempt: &AttemptSummary) -> Fact {
         (_, Some(Exit::SpawnFailed(error))) => {
             format!("could not be started: {} ({})", error.what, error.name)
         }
+        ("started", None) if is_paused => "is paused".to_owned(),
         ("started", None) => "runs".to_owned(),
         (_, None) => "is being started".to_owned(),
     };
@@ -323,129 +366,4 @@ fn attempt(attempt: &AttemptSummary) -> Fact {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::job::{Command, JobId, JobSpec};
-
-    fn job(state: JobState) -> Job {
-        let spec = JobSpec::new(Command::Shell("make".into()));
-        Job::submitted((JobId(uuid::Uuid::nil()), 42), state, spec, None, Micros(0))
-    }
-
-    fn nothing() -> Causes {
-        Causes {
-            unmet: Vec::new(),
-            key_holder: None,
-            line: None,
-            attempts: Vec::new(),
-            events: Vec::new(),
-        }
-    }
-
-    fn other(state: JobState) -> JobSummary {
-        JobSummary {
-            id: JobId(uuid::Uuid::nil()),
-            number: 40,
-            name: Some("build".into()),
-            state,
-        }
-    }
-
-    #[test]
-    fn what_a_job_waits_for_is_said() {
-        let unmet = vec![UnmetDependency {
-            job: other(JobState::Running),
-            on: DependencyCondition::Success,
-        }];
-        let blocked = Causes { unmet, ..nothing() };
-        let said = explanation(&job(JobState::Blocked), &blocked, None);
-        assert_eq!(
-            said.summary,
-            "Job 42 is blocked: it waits for other jobs. It waits for job 40 (build), which is running, \
-             to succeed."
-        );
-        assert_eq!(said.facts[1]["kind"], "waits_for_job");
-        let mut scheduled = job(JobState::Scheduled);
-        scheduled.waits_until = Some(Micros(0));
-        let said = explanation(&scheduled, &nothing(), None);
-        assert!(
-            said.summary
-                .ends_with("not start before 1970-01-01T00:00:00.000000Z.")
-        );
-    }
-
-    #[test]
-    fn a_line_is_told_with_its_length_in_time() {
-        let queue = Queue {
-            name: "default".into(),
-            concurrency: 2,
-            paused: false,
-            pause_reason: None,
-            drain: false,
-            starts_per_minute: None,
-            weight: 1,
-            defaults: Default::default(),
-            running: 2,
-            queued: 6,
-        };
-        let line = QueueLine {
-            ahead: 5,
-            ahead_is_least: false,
-            typical_s: Some(60.0),
-            sample: 20,
-        };
-        let queued = Causes {
-            line: Some(line),
-            key_holder: Some(other(JobState::Running)),
-            ..nothing()
-        };
-        let mut waiting = job(JobState::Queued);
-        waiting.spec.exclusive = Some("gpu".into());
-        let said = explanation(&waiting, &queued, Some(&queue));
-        assert_eq!(
-            said.summary,
-            "Job 42 is queued in default. Its exclusive key \"gpu\" belongs to job 40 (build), which is \
-             running. All 2 slots of the queue default are in use. 5 jobs are ahead of it; as the last \
-             20 jobs of the queue took 60.0 s each, it starts in about 180 s."
-        );
-        let paused = Queue {
-            paused: true,
-            pause_reason: Some("moving house".into()),
-            ..queue
-        };
-        let said = explanation(&waiting, &queued, Some(&paused));
-        assert!(
-            said.summary
-                .contains("The queue default is paused (moving house)")
-        );
-    }
-
-    #[test]
-    fn every_end_has_a_sentence() {
-        for reason in Reason::ALL {
-            assert!(ended(JobState::Failed, Some(reason)).starts_with("failed: "));
-        }
-        let mut failed = job(JobState::Failed);
-        failed.reason = Some(Reason::ExitCode);
-        let attempts = vec![AttemptSummary {
-            attempt: 1,
-            state: "lost".into(),
-            exit: None,
-            started_at: Some(Micros(0)),
-            ended_at: None,
-        }];
-        let said = explanation(
-            &failed,
-            &Causes {
-                attempts,
-                ..nothing()
-            },
-            None,
-        );
-        assert!(
-            said.summary.contains("Attempt 1 is lost"),
-            "{}",
-            said.summary
-        );
-    }
-}
+mod tests;

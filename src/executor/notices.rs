@@ -169,6 +169,27 @@ impl Executor {
         })
     }
 
+    /// Has the requests of a new job that have no secret signed with those of another job, for the same states
+    /// and the same receiver. No interface shows secrets, so a client that submits a job once more with
+    /// changes cannot send them.
+    pub async fn sign_like(&self, job: &mut JobSpec, other: JobRef) -> Result<(), Error> {
+        let include = Include {
+            notify_secrets: true,
+            ..Include::default()
+        };
+        let other_job = self.inner.store.job(other, include).await?;
+        let other_job = other_job.ok_or_else(|| Error::no_such_job(other))?;
+        let unsigned = job.notify.iter_mut();
+        for entry in unsigned.filter(|entry| entry.secret == NotifySecret::None) {
+            let same =
+                |other: &&NotifyEntry| (other.on, &other.target) == (entry.on, &entry.target);
+            if let Some(same) = other_job.spec.notify.iter().find(same) {
+                entry.secret = same.secret.clone();
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses jobs that ask for notices while too many wait: their receivers do not take them.
     pub(super) fn refuse_too_many_notices(&self, jobs: &[JobSpec]) -> Result<(), Error> {
         let max = self.inner.notices.settings().waiting_max;

@@ -4,7 +4,10 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::{BatchError, Error, Executor, SubmitOutcome};
 use crate::{
-    job::{Dependency, DependencyTarget, Job, JobId, JobNumber, JobRef, JobSpec, JobState},
+    job::{
+        Dependency, DependencyCondition, DependencyTarget, Job, JobId, JobNumber, JobRef, JobSpec,
+        JobState,
+    },
     store::Include,
 };
 
@@ -81,10 +84,17 @@ impl Executor {
                 true => Some(id),
                 false => self.newest(id).await?,
             };
-            // What was deleted was final, and is nothing to wait for.
-            if let Some(target) = target {
-                dependency.job = DependencyTarget::Id(target);
-                after.push(dependency);
+            // What was deleted was final. Where the old job has started, all that it waited for had ended
+            // as required.
+            match target {
+                Some(target) => {
+                    dependency.job = DependencyTarget::Id(target);
+                    after.push(dependency);
+                }
+                None if old.attempts == 0 && dependency.on == DependencyCondition::Success => {
+                    return Err(needs_deleted(old, id));
+                }
+                None => {}
             }
         }
         again.after = after;
@@ -161,6 +171,19 @@ const ALL: Include = Include {
     stdin: true,
     notify_secrets: true,
 };
+
+/// The job never started, and whether the deleted one has succeeded is not known.
+fn needs_deleted(old: &Job, deleted: JobId) -> Error {
+    let on = match &old.failed_dependency {
+        Some(on) if on.job == deleted => format!("job {}", on.number),
+        _ => format!("job {deleted}"),
+    };
+    Error::Conflict(format!(
+        "job {} has never started and needs {on} to succeed, which was deleted; submit it anew, without that \
+         job in its after",
+        old.number
+    ))
+}
 
 /// The old job exists, so it is its queue that does not.
 fn without_queue(old: &Job, error: Error) -> Error {

@@ -80,7 +80,8 @@ impl Executor {
         let now = clock::now();
         let mut schedule = merged(change, before.as_ref())?;
         let timetable = Timetable::read(&schedule.cron, &schedule.timezone, now)?;
-        self.read_scheduled_job(&schedule.job)?;
+        let job = self.read_scheduled_job(&schedule.job)?;
+        self.check_expectations(&job.expect).await?;
         self.check_queue(schedule.queue()).await?;
         let keeps_next = before.as_ref().is_some_and(|before| {
             (&before.cron, &before.timezone) == (&schedule.cron, &schedule.timezone)
@@ -93,6 +94,7 @@ impl Executor {
         if dry_run {
             return Ok(view(schedule, now));
         }
+        self.fire_before_change(&schedule.name, now).await?;
         let stored = match store.set_schedule(schedule, keeps_next).await? {
             ScheduleSet::Done(stored) => *stored,
             ScheduleSet::TooMany => return Err(too_many().into()),

@@ -22,6 +22,10 @@ pub struct Submitted {
     pub created: bool,
 }
 
+/// A job that is checked and complete, and not stored yet.
+#[derive(Debug)]
+pub struct PreparedJob(Submission);
+
 impl Executor {
     /// Stores a job; when this returns, the job survives any kill. `actor` is recorded as its
     /// submitter.
@@ -31,7 +35,8 @@ impl Executor {
     /// `Unavailable` also if less is free on the disk than has to stay free: the job could not
     /// start, and the rest of the space is for the ends of running jobs.
     pub async fn submit(&self, job: JobSpec, actor: &str) -> Result<Submitted, Error> {
-        self.submit_as(job, None, actor).await
+        let prepared = self.prepare(job, actor).await?;
+        self.submit_prepared(prepared).await
     }
 
     /// The same for a retry of another job.
@@ -41,6 +46,13 @@ impl Executor {
         retry_of: Option<JobId>,
         actor: &str,
     ) -> Result<Submitted, Error> {
+        let mut prepared = self.prepare(job, actor).await?;
+        prepared.0.retry_of = retry_of;
+        self.submit_prepared(prepared).await
+    }
+
+    /// The first half of [`Self::submit`]: checks and completes a job, and stores nothing.
+    pub async fn prepare(&self, job: JobSpec, actor: &str) -> Result<PreparedJob, Error> {
         self.refuse_without_disk_space()?;
         self.refuse_too_many_notices(std::slice::from_ref(&job))?;
         let mut jobs = [job];
@@ -48,11 +60,13 @@ impl Executor {
             .await
             .map_err(|refused| refused.error)?;
         let [job] = jobs;
-        let submission = Submission {
-            retry_of,
-            ..submission(job, actor)?
-        };
-        let submitted = self.inner.store.submit(submission).await?;
+        Ok(PreparedJob(submission(job, actor)?))
+    }
+
+    /// The second half: stores it. Of several that are polled one after the other, each is handed to the
+    /// store before the next.
+    pub async fn submit_prepared(&self, prepared: PreparedJob) -> Result<Submitted, Error> {
+        let submitted = self.inner.store.submit(prepared.0).await?;
         Ok(Submitted {
             job: submitted.job,
             created: submitted.created,
@@ -93,40 +107,55 @@ impl Executor {
     /// Checks and completes what needs more than the job itself.
     async fn complete(&self, jobs: &mut [JobSpec]) -> Result<(), BatchError> {
         for (index, job) in jobs.iter().enumerate() {
-            if !job.expect.is_empty() {
-                let expect = job.expect.clone();
-                let checked = self.in_turn(move || check_patterns(&expect)).await?;
-                let at = |error| BatchError {
-                    index: Some(index),
-                    error,
-                };
-                checked.map_err(at)?;
-            }
+            let at = |error| BatchError {
+                index: Some(index),
+                error,
+            };
+            self.check_expectations(&job.expect).await.map_err(at)?;
         }
         self.resolve_dependencies(jobs).await
     }
 
+    /// Refuses expectations that cannot be checked.
+    pub(super) async fn check_expectations(&self, expect: &[Expectation]) -> Result<(), Error> {
+        if expect.is_empty() {
+            return Ok(());
+        }
+        let expect = expect.to_owned();
+        self.in_turn(move || check_patterns(&expect)).await?
+    }
+
     /// Replaces the numbers of jobs to wait for by their ids, which stay unique where numbers do not:
-    /// in a copy of the data directory.
+    /// in a copy of the data directory. In a submission that is repeated a job may have been deleted since.
     async fn resolve_dependencies(&self, jobs: &mut [JobSpec]) -> Result<(), BatchError> {
         let mut ids = HashMap::new();
         for (index, job) in jobs.iter_mut().enumerate() {
-            for dependency in &mut job.after {
+            for (nth, dependency) in job.after.iter_mut().enumerate() {
                 let DependencyTarget::Number(number) = dependency.job else {
                     continue;
                 };
-                let id = match ids.entry(number) {
+                let known = match ids.entry(number) {
                     Entry::Occupied(known) => *known.get(),
-                    Entry::Vacant(free) => {
-                        let found = self.inner.store.job_id(number).await?;
-                        let unknown = || BatchRefused {
-                            index: Some(index),
-                            error: SubmitError::UnknownDependency(number.into()),
-                        };
-                        *free.insert(found.ok_or_else(unknown)?)
-                    }
+                    Entry::Vacant(free) => *free.insert(self.inner.store.job_id(number).await?),
                 };
-                dependency.job = DependencyTarget::Id(id);
+                let id = match (known, job.idempotency_key.as_deref()) {
+                    (Some(id), _) => Some(id),
+                    (None, Some(key)) => {
+                        let store = &self.inner.store;
+                        store.deleted_dependency(key, nth, number).await?
+                    }
+                    (None, None) => None,
+                };
+                match id {
+                    Some(id) => dependency.job = DependencyTarget::Id(id),
+                    // Whether the key has a job already, the store decides; it knows no numbers here.
+                    None if job.idempotency_key.is_some() => {}
+                    None => {
+                        let error = SubmitError::UnknownDependency(number.into());
+                        let index = Some(index);
+                        return Err(BatchRefused { index, error }.into());
+                    }
+                }
             }
         }
         Ok(())

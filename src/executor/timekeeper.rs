@@ -6,11 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::{
-    StreamExt,
-    future::{BoxFuture, join_all},
-    stream::FuturesUnordered,
-};
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Executor};
@@ -60,7 +57,9 @@ impl Executor {
                 .ok()
         })
         .await;
-        let mut ends: FuturesUnordered<BoxFuture<'_, JobNumber>> = FuturesUnordered::new();
+        // Tasks, because they read the database: a future that is not polled while this task reads, too,
+        // would keep the connection that it was given.
+        let mut ends = JoinSet::new();
         let mut watched = BTreeSet::new();
         let stopped = &self.inner.schedules_stopped;
         // What a firing has committed is also done, so that only the wait is interrupted.
@@ -68,15 +67,26 @@ impl Executor {
             let outlook = self.fire_all_due().await;
             for job in outlook.awaited {
                 if watched.insert(job) {
-                    ends.push(Box::pin(self.end_of(job)));
+                    let executor = self.clone();
+                    ends.spawn(async move { executor.end_of(job).await });
                 }
             }
             tokio::select! {
                 () = stopped.cancelled() => {}
                 () = self.inner.schedules.changed.notified() => {}
-                Some(ended) = ends.next() => {
-                    watched.remove(&ended);
-                }
+                Some(ended) = ends.join_next() => match ended {
+                    Ok(job) => {
+                        watched.remove(&job);
+                    }
+                    // One of those that are given up below.
+                    Err(error) if error.is_cancelled() => {}
+                    // Which one it was is not known: all are watched anew.
+                    Err(error) => {
+                        tracing::error!(%error, "a watch over the run of a schedule panicked");
+                        ends.abort_all();
+                        watched.clear();
+                    }
+                },
                 () = until_shown(&alarm, outlook.next) => {}
             }
         }
@@ -112,14 +122,33 @@ impl Executor {
                 });
             }
             self.refuse_without_disk_space()?;
-            let fired = join_all(due.into_iter().map(|schedule| self.fire(schedule, now)));
+            let firings = due.into_iter().map(|schedule| self.firing(schedule, now));
+            let fired = join_all(firings.map(|firing| self.fire(firing)));
             fired.await.into_iter().collect::<Result<(), _>>()?;
         }
     }
 
-    async fn fire(&self, schedule: Schedule, now: Micros) -> Result<(), Error> {
-        let name = schedule.name.clone();
-        let fired = self.inner.store.fire(self.firing(schedule, now)).await?;
+    /// Fires what is due of a schedule that is about to be changed: the definition that held until now
+    /// decides about it. Where the disk is full it is skipped, and counted.
+    pub(super) async fn fire_before_change(&self, name: &str, now: Micros) -> Result<(), Error> {
+        while let Some(schedule) = self.inner.store.schedule(name).await? {
+            if schedule.paused || schedule.next_at.is_none_or(|next| next > now) {
+                break;
+            }
+            let mut firing = self.firing(schedule, now);
+            if let Err(full) = self.refuse_without_disk_space() {
+                for run in &mut firing.runs {
+                    run.submission = Err(full.to_string());
+                }
+            }
+            self.fire(firing).await?;
+        }
+        Ok(())
+    }
+
+    async fn fire(&self, firing: Firing) -> Result<(), Error> {
+        let name = firing.name.clone();
+        let fired = self.inner.store.fire(firing).await?;
         let fired = self.finish_firing(fired);
         for run in &fired.submitted {
             tracing::info!(schedule = name, job = run.outcome.number, at = %run.at.to_rfc3339(), "a schedule has fired");

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    NewJobRefusal,
+    Expectation, NewJobRefusal,
     read::NAME_BYTES_MAX,
     spec::{JobSpec, MERGED_KEYS},
 };
@@ -137,6 +137,12 @@ impl Queue {
             return Err(NewJobRefusal::invalid("defaults", message));
         }
         Ok(defaults)
+    }
+
+    /// What defaults that were read before expect of the output of jobs.
+    pub fn default_expectations(defaults: &Map<String, Value>) -> Vec<Expectation> {
+        let expect = defaults.get("expect").cloned().unwrap_or_default();
+        serde_json::from_value(expect).unwrap_or_default()
     }
 
     /// A NewJob with a queue's defaults: keys that it names, even with null, stay as they are;

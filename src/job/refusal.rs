@@ -37,6 +37,13 @@ impl NewJobRefusal {
         }
     }
 
+    /// What is wrong and what would be right, without the key.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Invalid { message, .. } | Self::Unsupported { message, .. } => message,
+        }
+    }
+
     /// The same about a key inside the object `outer`.
     pub fn within(mut self, outer: &str) -> Self {
         let (Self::Invalid { key, .. } | Self::Unsupported { key, .. }) = &mut self;

@@ -66,7 +66,7 @@ impl Fixture {
         };
         let claimed = self
             .store
-            .claim(vec![offer], "b".to_owned(), "i".to_owned(), Micros(2));
+            .claim(vec![offer], "b".to_owned(), "i".to_owned());
         let claim = claimed.await.expect("claimed").claims.remove(0);
         self.hub.changed(claim.number);
         claim

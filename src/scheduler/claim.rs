@@ -17,7 +17,7 @@ use super::{end, expect, rescue::Rescuer, wakeup::Wakeup};
 use crate::{
     store::{Claimed, ShimOffer, StoreError},
     supervisor::{AttemptId, Finalized, ShimEvent, Supervisor},
-    sys::{clock, vital::Vital},
+    sys::vital::Vital,
 };
 
 /// How often the queues are looked at without a wake-up, as a safety net.
@@ -224,7 +224,7 @@ impl Scheduler {
         let ctx = self.supervisor.context();
         let (store, boot_id, instance) =
             (ctx.store.clone(), ctx.boot_id.clone(), ctx.instance.clone());
-        async move { store.claim(offers, boot_id, instance, clock::now()).await }
+        async move { store.claim(offers, boot_id, instance).await }
     }
 
     /// Sends claimed jobs to their shims; the shims that got nothing are idle, unless they died

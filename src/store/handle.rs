@@ -345,13 +345,11 @@ impl Store {
         offers: Vec<ShimOffer>,
         boot_id: String,
         instance: String,
-        at: Micros,
     ) -> Result<Claimed, StoreError> {
         let write = Write::Claim(ClaimRequest {
             offers,
             boot_id,
             instance,
-            at,
         });
         self.write(write, |result| match result {
             WriteResult::Claimed(claimed) => Some(claimed),
@@ -479,12 +477,20 @@ impl Store {
         .await
     }
 
-    /// Changes a job that has not started.
-    pub async fn update(&self, job: JobRef, change: JobChange) -> Result<Updated, StoreError> {
-        self.write(Write::Update(job, change), |result| match result {
-            WriteResult::Updated(updated) => Some(*updated),
-            _ => None,
-        })
+    /// Changes a job that has not started, as `actor` has asked for.
+    pub async fn update(
+        &self,
+        job: JobRef,
+        change: JobChange,
+        actor: &str,
+    ) -> Result<Updated, StoreError> {
+        self.write(
+            Write::Update(job, change, actor.to_owned()),
+            |result| match result {
+                WriteResult::Updated(updated) => Some(*updated),
+                _ => None,
+            },
+        )
         .await
     }
 
@@ -576,6 +582,17 @@ impl Store {
     /// The numbers of the jobs that wait or have waited for one of these, directly, in their order.
     pub async fn dependants(&self, jobs: &[JobNumber]) -> Result<Vec<JobNumber>, StoreError> {
         Ok(dependencies::dependants(&self.inner.readers, jobs).await?)
+    }
+
+    /// The id of the job that the first submission under an idempotency key waits for in the entry `nth`
+    /// of its `after`, if it was deleted since and may have had this number.
+    pub async fn deleted_dependency(
+        &self,
+        key: &str,
+        nth: usize,
+        number: JobNumber,
+    ) -> Result<Option<JobId>, StoreError> {
+        Ok(dependencies::deleted(&self.inner.readers, key, nth, number).await?)
     }
 
     /// The newest job that tries this one again; `None` where there is none.

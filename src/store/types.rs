@@ -115,10 +115,14 @@ pub struct NextDue {
 pub struct Causes {
     /// The jobs that a blocked one still waits for, up to 100.
     pub unmet: Vec<UnmetDependency>,
+    /// How many it waits for besides.
+    pub unmet_more: u64,
     /// The job with the same exclusive key for which a queued one waits.
     pub key_holder: Option<JobSummary>,
     /// The line that a queued one stands in.
     pub line: Option<QueueLine>,
+    /// How many attempts were lost.
+    pub lost: u32,
     /// The last attempts, up to 100, in their order.
     pub attempts: Vec<AttemptSummary>,
     /// The last state changes, up to 100, in their order.
@@ -151,7 +155,8 @@ pub struct UnmetDependency {
 /// The jobs before a queued one, and how long the jobs of its queue take.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct QueueLine {
-    /// How many queued jobs of the same queue start before it.
+    /// How many queued jobs of the same queue start before it; of one that waits for its exclusive key
+    /// only those with the same key.
     pub ahead: u64,
     /// Whether there are more than that.
     pub ahead_is_least: bool,

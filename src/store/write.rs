@@ -44,7 +44,8 @@ pub enum Write {
     RequestStop(JobRef, StopRequest),
     RequestPause(PauseRequest),
     Input(JobRef, Input),
-    Update(JobRef, JobChange),
+    /// The change, and who asked for it.
+    Update(JobRef, JobChange, String),
     Delete(JobRef),
     /// Removes what retention does not keep, in small steps.
     Retention(RetentionWrite),
@@ -264,7 +265,6 @@ pub struct ClaimRequest {
     pub offers: Vec<ShimOffer>,
     pub boot_id: String,
     pub instance: String,
-    pub at: Micros,
 }
 
 /// A request that a job pauses or resumes.

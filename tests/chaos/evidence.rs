@@ -105,8 +105,15 @@ impl Evidence {
         touched
     }
 
-    /// Jobs that had an attempt, not void, whose shim was killed before it was through with it.
     fn killed_with_their_shim(&self) -> BTreeSet<Key> {
+        let (keys, numbers) = (self.keys(), self.hit());
+        let hit = numbers.iter().filter_map(|number| keys.get(number));
+        hit.copied().collect()
+    }
+
+    /// The numbers of jobs that had an attempt, not void, whose shim was killed before it was through
+    /// with it.
+    pub fn hit(&self) -> BTreeSet<u64> {
         let mut killed: BTreeMap<&str, u64> = BTreeMap::new();
         for entry in &self.entries {
             if let What::Blow {
@@ -117,7 +124,6 @@ impl Evidence {
                 killed.entry(id).or_insert(entry.at_us);
             }
         }
-        let keys = self.keys();
         let hit = self.rows.attempts.iter().filter(|row| {
             let at = killed.get(row.shim.as_str());
             let ended = row
@@ -126,7 +132,7 @@ impl Evidence {
                 .saturating_add(BEHIND_END_US);
             row.state != "void" && at.is_some_and(|at| *at <= ended)
         });
-        hit.filter_map(|row| keys.get(&row.job).copied()).collect()
+        hit.map(|row| row.job).collect()
     }
 
     /// The attempts of each job in order, the void ones aside. Those of deleted jobs are gone.
@@ -170,6 +176,13 @@ impl Evidence {
         let mut entries = self.entries.iter().rev();
         let last = entries.find(|entry| entry.what == What::Launched);
         last.map_or(0, |entry| entry.at_us)
+    }
+
+    /// How often a schedule was created, changed or deleted.
+    pub fn schedule_changes(&self) -> usize {
+        let entries = self.entries.iter();
+        let changes = entries.filter(|entry| matches!(entry.what, What::Scheduled { .. }));
+        changes.count()
     }
 
     /// Each acknowledgement: key, id, number.

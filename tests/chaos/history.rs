@@ -9,7 +9,11 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::{facts::Facts, plan::Key};
+use crate::{
+    facts::Facts,
+    plan::Key,
+    schedules::{Account, Definition},
+};
 
 /// One line of the history.
 #[derive(Debug, Clone)]
@@ -66,6 +70,20 @@ pub enum What {
     Final { facts: Facts },
     /// It was deleted.
     Deleted,
+    /// A schedule was set since `asked_us`, or deleted.
+    Scheduled {
+        name: String,
+        asked_us: u64,
+        definition: Option<Definition>,
+    },
+    /// A run of a schedule was asked for; its job, if it was not refused.
+    RunAtOnce {
+        name: String,
+        key: String,
+        job: Option<String>,
+    },
+    /// What a paused schedule told of itself.
+    Accounted { name: String, account: Account },
     /// A blow of the killer, just before it falls.
     Blow {
         target: Target,
@@ -150,8 +168,13 @@ impl History {
             self.wrong.store(true, Ordering::Relaxed);
         }
         let mut entries = self.entries.lock().expect("the history");
-        let at_us = self.began_us + self.began.elapsed().as_micros() as u64;
+        let at_us = self.now_us();
         entries.push(Entry { at_us, job, what });
+    }
+
+    /// The moment, by the clock of the entries.
+    pub fn now_us(&self) -> u64 {
+        self.began_us + self.began.elapsed().as_micros() as u64
     }
 
     /// Enters what must never be.

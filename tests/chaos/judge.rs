@@ -54,6 +54,7 @@ pub fn judge(
     violations.extend(checks::retries::check(&evidence, &touched));
     violations.extend(checks::exclusive::check(&evidence));
     violations.extend(checks::notices::check(&evidence));
+    violations.extend(checks::schedules::check(&evidence));
     violations.extend(checks::readers::check(&evidence));
     let launched_us = evidence.last_launch_us();
     violations.extend(checks::leftovers::check(

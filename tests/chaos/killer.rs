@@ -21,6 +21,9 @@ use crate::{
     world::World,
 };
 
+/// Runs that are at least so long have servers that are away for long.
+const AWAY_IN_RUNS_OF: Duration = Duration::from_secs(120);
+
 /// The one killer of a run.
 pub struct Killer<'w> {
     world: &'w World,
@@ -83,6 +86,13 @@ impl<'w> Killer<'w> {
                 return Ok(());
             }
             Kind::ServerTerm => self.term_server()?,
+            Kind::ServerAway => {
+                self.kill_server();
+                // Times of schedules are missed by then. A short run has no time for that.
+                if self.world.settings.length >= AWAY_IN_RUNS_OF {
+                    self.pause(11_000, 16_000);
+                }
+            }
             Kind::BothKill => self.kill_both(),
             Kind::BothStopKill => {
                 let shim = self.shim();

@@ -12,6 +12,7 @@ pub enum Kind {
     ServerStopKill,
     ServerStopCont,
     ServerTerm,
+    ServerAway,
     ShimKill,
     ShimStopCont,
     ShimStopKill,
@@ -23,7 +24,7 @@ pub enum Kind {
 }
 
 /// How often each is drawn, and its name in tables.
-const TABLE: [(u64, Kind, &str); 13] = [
+const TABLE: [(u64, Kind, &str); 14] = [
     (30, Kind::ServerKill, "server: SIGKILL"),
     (
         22,
@@ -33,6 +34,11 @@ const TABLE: [(u64, Kind, &str); 13] = [
     (9, Kind::ServerStopKill, "server: SIGSTOP, then SIGKILL"),
     (3, Kind::ServerStopCont, "server: SIGSTOP, then SIGCONT"),
     (3, Kind::ServerTerm, "server: planned stop (SIGTERM)"),
+    (
+        1,
+        Kind::ServerAway,
+        "server: SIGKILL, and none for 11 to 16 s",
+    ),
     (6, Kind::ShimKill, "shim: SIGKILL"),
     (4, Kind::ShimStopCont, "shim: SIGSTOP, then SIGCONT"),
     (3, Kind::ShimStopKill, "shim: SIGSTOP, then SIGKILL"),

@@ -2,7 +2,8 @@
 //! are killed and stopped at random; then pure checkers over what everybody saw, the database and
 //! the jobs' own ledger. See docs/chaos.md.
 //!
-//! `CC_CHAOS_SEED` repeats a run's decisions, `CC_CHAOS_SECONDS` makes it longer.
+//! `CC_CHAOS_SEED` repeats a run's decisions, `CC_CHAOS_SECONDS` makes it longer, `CC_CHAOS_BINARY` is the
+//! server instead of the one that was built with the tests.
 
 #![allow(
     clippy::disallowed_methods,
@@ -21,6 +22,7 @@ mod judge;
 mod killer;
 mod kills;
 mod link;
+mod lives;
 mod meddlers;
 mod oracle;
 mod plan;
@@ -31,6 +33,7 @@ mod receiver;
 mod remains;
 mod report;
 mod rows;
+mod schedules;
 mod settings;
 mod submitter;
 mod talker;
@@ -68,6 +71,9 @@ const CAST: [(Part, u64); 7] = [
     (meddlers::sweep, 1),
 ];
 
+/// How many plan schedules.
+const PLANNERS: u64 = 2;
+
 /// How long the last jobs may take once the load is over.
 const DRAINS_WITHIN: Duration = Duration::from_secs(120);
 
@@ -81,7 +87,7 @@ fn nothing_is_lost_or_done_twice_whoever_is_killed() {
         .one_of(&["65536", "262144", "4194304"])
         .expect("some");
     let inline_bytes = *random.one_of(&["0", "4096", "262144"]).expect("some");
-    let mut server = Server::with(
+    let mut server = Server::stopped(
         &[
             "--segment-bytes",
             segment_bytes,
@@ -90,10 +96,14 @@ fn nothing_is_lost_or_done_twice_whoever_is_killed() {
         ],
         &[],
     );
-    server.connect().ok(
-        "queue.set",
-        json!({"queue": plan::QUEUE, "concurrency": 16}),
-    );
+    if let Some(binary) = &settings.binary {
+        server.runs(binary);
+    }
+    server.restart();
+    for queue in [plan::QUEUE, schedules::QUEUE] {
+        let params = json!({"queue": queue, "concurrency": 16});
+        server.connect().ok("queue.set", params);
+    }
     let world = World::new(settings.clone(), &server);
     let tally = run(&world, &mut server);
     let (evidence, figures, violations) = judge::judge(world, &mut server, tally);
@@ -118,9 +128,14 @@ fn run(world: &World, server: &mut Server) -> Tally {
                 scope.spawn(move || work(world, number << 8 | instance));
             }
         }
+        let planner = |instance| scope.spawn(move || schedules::work(world, 0x5c00 | instance));
+        let planners: Vec<_> = (0..PLANNERS).map(planner).collect();
         let tally = killer::Killer::new(world, server).work(world.settings.length);
         world.close();
         let began = Instant::now();
+        for planner in planners {
+            planner.join().expect("a planner");
+        }
         drain(world);
         meddlers::await_notices(world, DRAINS_WITHIN);
         eprintln!("drained after {:?}", began.elapsed());

@@ -43,6 +43,8 @@ impl Remains {
         settle(|| {
             let links = links(pid);
             server.shims().len() <= WARM_SHIMS
+                // A shim that has just left may not have been waited for yet.
+                && zombies(pid) == 0
                 && links.len() <= IDLE_DESCRIPTORS
                 && about_jobs(&links).is_empty()
         });

@@ -162,6 +162,8 @@ pub fn waits(evidence: &Evidence) -> Vec<(&'static str, usize)> {
             events(|it| it.to == "queued" && it.reason == "lost"),
         ),
         ("notices sent", evidence.deliveries.len()),
+        ("changes of schedules", evidence.schedule_changes()),
+        ("runs of schedules", evidence.rows.runs.len()),
         ("jobs with an exclusive key", exclusive.count()),
     ]
 }

@@ -8,7 +8,11 @@ use serde_json::Value;
 use crate::plan::Key;
 
 const JOBS: &str = "SELECT number, id, idempotency_key, state, reason, attempts,
-    failed_dependency ->> 'job' AS on_job, failed_dependency ->> 'state' AS on_state FROM jobs";
+    failed_dependency ->> 'job' AS on_job, failed_dependency ->> 'state' AS on_state FROM jobs
+    WHERE schedule IS NULL";
+const RUNS: &str =
+    "SELECT number, id, schedule, schedule_at, idempotency_key, state, reason, submitted_at
+    FROM jobs WHERE schedule IS NOT NULL ORDER BY number";
 const ATTEMPTS: &str = "SELECT job, attempt, state, shim, claimed_at, started_at, ended_at
     FROM attempts ORDER BY job, attempt";
 const EVENTS: &str = "SELECT id, job, attempt, from_state, to_state, reason, at
@@ -21,6 +25,8 @@ pub struct Rows {
     pub jobs: Vec<JobRow>,
     pub attempts: Vec<AttemptRow>,
     pub events: Vec<EventRow>,
+    /// The jobs of schedules, in order.
+    pub runs: Vec<RunRow>,
     pub segments: Vec<SegmentRow>,
     /// Inputs that wait for a start.
     pub inputs: u64,
@@ -41,6 +47,21 @@ pub struct JobRow {
     pub attempts: u64,
     /// The id of the job because of which it failed, and how that one had ended.
     pub failed_dependency: (String, String),
+}
+
+/// A row of `jobs` that a schedule submitted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunRow {
+    pub number: u64,
+    pub id: String,
+    pub schedule: String,
+    /// The time for which it was due, microseconds.
+    pub at: u64,
+    /// Of one that was asked for.
+    pub idempotency_key: String,
+    pub state: String,
+    pub reason: String,
+    pub submitted_at: u64,
 }
 
 /// A row of `attempts`.
@@ -87,6 +108,7 @@ impl Rows {
             jobs: ask(JOBS).iter().map(JobRow::of).collect(),
             attempts: ask(ATTEMPTS).iter().map(AttemptRow::of).collect(),
             events: ask(EVENTS).iter().map(EventRow::of).collect(),
+            runs: ask(RUNS).iter().map(RunRow::of).collect(),
             segments: ask("SELECT job, attempt, first_offset, file_bytes FROM segments")
                 .iter()
                 .map(SegmentRow::of)
@@ -117,6 +139,27 @@ impl JobRow {
     /// Which job of the run it is.
     pub fn key(&self) -> Option<Key> {
         self.idempotency_key.strip_prefix("chaos-")?.parse().ok()
+    }
+}
+
+impl RunRow {
+    fn of(row: &Value) -> Self {
+        Self {
+            number: number(&row["number"]),
+            id: text(&row["id"]),
+            schedule: text(&row["schedule"]),
+            at: number(&row["schedule_at"]),
+            idempotency_key: text(&row["idempotency_key"]),
+            state: text(&row["state"]),
+            reason: text(&row["reason"]),
+            submitted_at: number(&row["submitted_at"]),
+        }
+    }
+
+    /// The key of the request that it was submitted for.
+    pub fn request(&self) -> Option<&str> {
+        let key = self.idempotency_key.strip_prefix("schedule:")?;
+        key.strip_prefix(self.schedule.as_str())?.strip_prefix(':')
     }
 }
 

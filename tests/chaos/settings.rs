@@ -16,16 +16,19 @@ pub struct Settings {
     pub length: Duration,
     /// Built without optimisation: outputs are smaller, for the oracle is slow then.
     pub small: bool,
+    /// The server's, instead of the one that was built with the tests.
+    pub binary: Option<String>,
 }
 
 impl Settings {
-    /// From `CC_CHAOS_SEED` and `CC_CHAOS_SECONDS`.
+    /// From `CC_CHAOS_SEED`, `CC_CHAOS_SECONDS` and `CC_CHAOS_BINARY`.
     pub fn read() -> Self {
         let seconds = number("CC_CHAOS_SECONDS").unwrap_or(SECONDS);
         Self {
             seed: number("CC_CHAOS_SEED").unwrap_or_else(random_seed),
             length: Duration::from_secs(seconds),
             small: cfg!(debug_assertions),
+            binary: text("CC_CHAOS_BINARY"),
         }
     }
 
@@ -36,12 +39,18 @@ impl Settings {
             true => "cargo test --locked --test chaos",
             false => "cargo test --locked --release --test chaos",
         };
-        format!("CC_CHAOS_SEED={seed} CC_CHAOS_SECONDS={seconds} {what} -- --nocapture")
+        let binary = self.binary.iter();
+        let binary: String = binary.map(|it| format!("CC_CHAOS_BINARY={it} ")).collect();
+        format!("CC_CHAOS_SEED={seed} CC_CHAOS_SECONDS={seconds} {binary}{what} -- --nocapture")
     }
 }
 
+fn text(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
+}
+
 fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    let text = text(name)?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 

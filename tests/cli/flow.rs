@@ -9,9 +9,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::harness::{
-    BINARY, Cli, Finished, Server, parent, until, until_true, with_mark, with_word,
-};
+use crate::harness::{Finished, Receiver, Server, parent, until, until_true, with_mark, with_word};
 
 /// Where the example lies.
 fn example() -> std::path::PathBuf {
@@ -60,6 +58,23 @@ fn jobs(place: &Server) -> Vec<String> {
 
 fn has(place: &Server, job: &str) -> bool {
     jobs(place).iter().any(|found| found == job)
+}
+
+/// A secret of Standard Webhooks.
+const SECRET: &str = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtMTIzNDU2Nzg=";
+
+/// Waits until a receiver knows these jobs' ends, and looks at the signatures.
+fn is_told(receiver: &Receiver, jobs: &[&str]) {
+    let received = receiver.wait_for(jobs.len());
+    let mut told = Vec::new();
+    for one in &received {
+        assert_eq!(one.header("webhook-signature"), one.signed_with(SECRET));
+        let name = one.json()["data"]["job"]["name"].clone();
+        let name = name.as_str().expect("a name").split_once('/');
+        told.push(name.expect("a flow's").1.to_owned());
+    }
+    told.sort_unstable();
+    assert_eq!(told, jobs);
 }
 
 fn write(path: &Path, text: &str) {
@@ -157,6 +172,39 @@ fn a_file_with_a_mistake_is_refused_with_its_place_and_nothing_is_stored() {
             "flow.yaml:3:6: these steps wait for each other in a circle: a -> b -> a",
         ),
         ("broken.yaml", "name: x\nstep: [\n", "broken.yaml:3:1: "),
+        (
+            "slow.yaml",
+            "name: x\nstep:\n  - name: a\n    shell: 'true'\n    verify: {timeout_s: soon}\n",
+            "slow.yaml:5:25: step \"a\": verify.timeout_s: must be a number of seconds",
+        ),
+        (
+            "pattern.toml",
+            "name = \"x\"\n[[step]]\nname = \"a\"\nshell = \"x\"\nverify = {regex = [\"ok\", \"a(\"]}\n",
+            "pattern.toml:5:19: step \"a\": verify.regex: unclosed group",
+        ),
+        (
+            "digest.yaml",
+            "name: x\nstep:\n  - name: a\n    shell: x\n    verify: {sha256: abc}\n",
+            "digest.yaml:5:22: step \"a\": verify.sha256: \"sha256\" must be 64 hexadecimal digits",
+        ),
+        (
+            "expected.yaml",
+            "name: x\nstep:\n  - name: a\n    shell: x\n    expect: [{regex: a(}]\n",
+            "expected.yaml:5:5: step \"a\": expect[0]: unclosed group",
+        ),
+        (
+            "large.toml",
+            &format!("name = \"x\"\n#{}", "x".repeat(1 << 20)),
+            "large.toml: a flow's file has at most 1048576 bytes",
+        ),
+        (
+            "many.toml",
+            &format!(
+                "name = \"x\"\n{}",
+                "[[step]]\nname = \"a\"\n".repeat(40_000)
+            ),
+            "many.toml:2:1: step \"a\": needs exactly one of argv, shell and prompt",
+        ),
     ] {
         write(&there.join(name), text);
         let refused = run(&place, &there, &[name]);
@@ -168,6 +216,17 @@ fn a_file_with_a_mistake_is_refused_with_its_place_and_nothing_is_stored() {
             refused.err()
         );
     }
+    // Many steps are read at once, and what is too much for one message is said without a submit.
+    let step = |nth| format!("[[step]]\nname = \"s{nth}\"\nshell = \"true\"\nafter = \"s0\"\n");
+    let many = (1..15_000).map(step).collect::<String>();
+    let many = format!("name = \"x\"\n[[step]]\nname = \"s0\"\nshell = \"true\"\n{many}");
+    write(&there.join("many.toml"), &many);
+    let refused = run(&place, &there, &["many.toml", "--dry-run"]);
+    assert!(
+        refused.err().contains("1048576 are allowed"),
+        "{}",
+        refused.err()
+    );
     let missing = run(&place, &there, &["missing.toml"]);
     assert!(
         missing.err().contains("missing.toml cannot be read"),
@@ -181,13 +240,13 @@ fn a_file_with_a_mistake_is_refused_with_its_place_and_nothing_is_stored() {
 fn checks_decide_and_what_failed_is_tried_again() {
     let place = Server::stopped(&[], &[]);
     let there = place.scratch("");
-    write(
-        &there.join("flow.yaml"),
-        r#"
+    let receiver = Receiver::new();
+    let file = r#"
 name: checked
 step:
   - name: talk
     shell: "echo one; echo two >&2; [ -e good ] && echo good; exit 3"
+    notify: [{"on": [failed], url: "URL", secret: SECRET}]
     verify:
       exit_codes: [0, 3]
       contains: good
@@ -199,8 +258,9 @@ step:
   - name: anyway
     after: {step: talk, on: finish}
     shell: "true"
-"#,
-    );
+"#;
+    let file = file.replace("URL", &receiver.url("/"));
+    write(&there.join("flow.yaml"), &file.replace("SECRET", SECRET));
     let done = run(&place, &there, &["flow.yaml", "--follow"]);
     assert_eq!(done.code(), 1, "{}", done.err());
     assert!(
@@ -237,6 +297,7 @@ step:
         "next.2 succeeded",
     ];
     assert_eq!(jobs(&place)[4..], again);
+    is_told(&receiver, &["talk", "talk.2"]);
     let refused = flow(&place, &["retry", "last"]);
     assert!(
         refused.err().contains("nothing to try again"),
@@ -257,18 +318,22 @@ step:
 fn reviews_end_when_their_rounds_are_used_up_or_their_tasks_are_none() {
     let place = Server::stopped(&[], &[]);
     let there = place.scratch("");
-    write(
-        &there.join("flow.toml"),
-        r#"
+    let receiver = Receiver::new();
+    let file = r#"
 name = "reviews"
 [[step]]
 name = "never"
 shell = "echo '{\"task\": \"more\"}'; exit 1"
 review = {rounds = 2, fix = {shell = 'echo "$FLOW_VAR_task" >>tasks'}}
+notify = [{on = ["failed"], url = "URL", secret = "SECRET"}]
 [[step]]
 name = "wrong"
 shell = "echo words; echo '{\"tusk\": 1}'; exit 1"
 review = {}
+[[step]]
+name = "hangs"
+shell = "true"
+verify = {command = ["sleep", "1000"], timeout_s = 0.2}
 [[step]]
 name = "killed"
 shell = "kill -9 $$"
@@ -277,8 +342,9 @@ review = {}
 name = "last"
 after = ["never"]
 shell = "true"
-"#,
-    );
+"#;
+    let file = file.replace("URL", &receiver.url("/"));
+    write(&there.join("flow.toml"), &file.replace("SECRET", SECRET));
     let done = run(&place, &there, &["flow.toml", "--follow"]);
     assert_eq!(done.code(), 1, "{}", done.err());
     let mut found = jobs(&place);
@@ -290,12 +356,15 @@ shell = "true"
         "never.2 failed",
         "wrong failed",
         "wrong/review failed",
+        "hangs succeeded",
+        "hangs/check failed",
         "killed failed",
         "killed/review failed",
         "last failed",
     ];
     expected.sort_unstable();
     assert_eq!(found, expected);
+    is_told(&receiver, &["never", "never.2"]);
     assert_eq!(
         fs::read_to_string(there.join("tasks")).expect("tasks"),
         "more\n"
@@ -336,54 +405,4 @@ shell = "true"
         (&listed[0]["state"], &listed[1]["state"]),
         (&"cancelled".into(), &"failed".into())
     );
-}
-
-/// The recipe of the cookbook, as it stands there.
-#[test]
-fn the_cookbooks_task_list_with_a_reviewer_works_as_written() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(root.join("docs/cookbook.md")).expect("the cookbook");
-    let recipe = page
-        .split("\n## ")
-        .find(|part| part.starts_with("A task list with a reviewer\n"));
-    let recipe = recipe.expect("the recipe");
-    let blocks = |kind: &str| {
-        let begin = format!("```{kind}\n");
-        let parts = recipe.split(&begin).skip(1);
-        let parts = parts.map(|part| part.split("```").next().expect("its end").to_owned());
-        parts.collect::<Vec<String>>()
-    };
-    let place = Server::stopped(&[], &[]);
-    let there = copy_example(&place);
-    let files = blocks("toml");
-    assert_eq!(files.len(), 1);
-    write(&there.join("flow.toml"), &files[0]);
-    let programs = place.scratch("bin");
-    fs::create_dir(&programs).expect("a directory");
-    std::os::unix::fs::symlink(BINARY, programs.join("cc-executor")).expect("a link");
-    let lines = blocks("sh").concat();
-    assert!(lines.contains("cc-executor flow run"), "{lines}");
-    // The lines run as a job, so that nothing of them is left.
-    let path = format!("PATH={}:/usr/local/bin:/usr/bin:/bin", programs.display());
-    let words = [
-        "--env",
-        path.as_str(),
-        "--",
-        "sh",
-        "-e",
-        "-c",
-        lines.as_str(),
-    ];
-    let done = Cli::new(&place.data_dir(), "run")
-        .cwd(&there)
-        .args(words)
-        .run();
-    assert_eq!(done.code(), 0, "{} {}", done.out(), done.err());
-    assert!(
-        done.out().contains(": succeeded, 3 steps: 3 succeeded"),
-        "{}",
-        done.out()
-    );
-    let published = fs::read_to_string(there.join("published.txt")).expect("published");
-    assert_eq!(published, "Hello, Ada.\n");
 }

@@ -7,6 +7,7 @@ mod harness;
 mod agent;
 mod callers;
 mod clock;
+mod cookbook;
 mod directories;
 mod drains;
 mod escapes;

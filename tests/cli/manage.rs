@@ -236,6 +236,54 @@ fn a_file_of_jobs_is_submitted() {
     );
     let json = call(&server, "submit", &["--many", "/dev/null", "--json"]).json();
     assert_eq!(json, json!([]));
+
+    // A file for three requests, whose lines name each other across them.
+    let padding = "x".repeat(100 << 10);
+    let line = |nth: usize| {
+        let after: Vec<_> = [0, nth - 1]
+            .map(|on| json!({"job": format!("#{on}")}))
+            .into();
+        json!({"shell": format!(": {padding}"), "after": after}).to_string()
+    };
+    let first = json!({"shell": ":", "delay_s": 1e6, "name": "first"}).to_string();
+    let lines: Vec<_> = std::iter::once(first).chain((1..25).map(line)).collect();
+    std::fs::write(&file, lines.join("\n")).expect("the file");
+    let numbers = fine(call(&server, "submit", &["--many", path, "--clean-env"]));
+    let numbers: Vec<_> = numbers.lines().collect();
+    assert_eq!(numbers.len(), 25);
+    let ids: Vec<_> = numbers
+        .iter()
+        .map(|job| show(&server, job)["id"].clone())
+        .collect();
+    for nth in [1, 9, 12, 24] {
+        let after = &show(&server, numbers[nth])["after"];
+        assert_eq!(
+            (&after[0]["job"], &after[1]["job"]),
+            (&ids[0], &ids[nth - 1]),
+            "{nth}"
+        );
+    }
+    // A name does for an option.
+    let words = [
+        "--after",
+        "first:finish",
+        "--after",
+        "last",
+        "--json",
+        "--",
+        "true",
+    ];
+    let named = call(&server, "submit", &words).json();
+    let after = &named["job"]["after"];
+    assert_eq!(
+        (&after[0]["job"], &after[0]["on"]),
+        (&ids[0], &json!("finish"))
+    );
+    assert_eq!(after[1]["job"], ids[24]);
+    assert_eq!(
+        call(&server, "submit", &["--after", "nobody", "--", "true"]).code(),
+        1
+    );
 }
 
 #[test]

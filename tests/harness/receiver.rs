@@ -12,7 +12,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
+use sha2::Sha256;
 use tokio_rustls::rustls::{
     ServerConfig, ServerConnection, StreamOwned,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -42,6 +45,16 @@ impl Received {
     /// Whether a header is there.
     pub fn has(&self, name: &str) -> bool {
         self.headers.iter().any(|(known, _)| known == name)
+    }
+
+    /// The signature that it must have with this secret, as the specification of Standard Webhooks computes it.
+    #[track_caller]
+    pub fn signed_with(&self, secret: &str) -> String {
+        let key = STANDARD.decode(&secret["whsec_".len()..]).expect("base64");
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("a key");
+        let (id, at) = (self.header("webhook-id"), self.header("webhook-timestamp"));
+        mac.update(format!("{id}.{at}.{}", self.body).as_bytes());
+        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
     }
 
     /// The body as JSON.

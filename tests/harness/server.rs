@@ -40,6 +40,7 @@ pub struct Server {
     starts: u32,
     /// What the binary is started by, where it is not by us.
     wrapper: Vec<String>,
+    binary: String,
 }
 
 impl Server {
@@ -76,7 +77,13 @@ impl Server {
             first: None,
             starts: 0,
             wrapper: Vec::new(),
+            binary: BINARY.to_owned(),
         }
+    }
+
+    /// Starts this binary from the next start on.
+    pub fn runs(&mut self, binary: &str) {
+        binary.clone_into(&mut self.binary);
     }
 
     /// Has these words before the binary from the next start on (`prlimit --nofile=40:40`); they
@@ -256,8 +263,9 @@ impl Server {
 
     fn command(&self) -> Command {
         let log = self.home.path().join(format!("stderr.{}", self.starts));
-        let mut words = self.wrapper.iter().map(String::as_str).chain([BINARY]);
-        let mut command = Command::new(words.next().unwrap_or(BINARY));
+        let binary = self.binary.as_str();
+        let mut words = self.wrapper.iter().map(String::as_str).chain([binary]);
+        let mut command = Command::new(words.next().unwrap_or(binary));
         command
             .args(words)
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])

@@ -39,6 +39,8 @@ pub struct Scene {
     pub store: Option<Store>,
     pub runtime: Runtime,
     shims: Vec<Shim>,
+    /// The newest event before the server's start.
+    last_event: u64,
 }
 
 impl Scene {
@@ -82,6 +84,7 @@ impl Scene {
                 .build()
                 .expect("a runtime"),
             shims: Vec::new(),
+            last_event: 0,
         }
     }
 
@@ -136,7 +139,6 @@ impl Scene {
             vec![offer],
             self.boot_id.clone(),
             self.instance.clone(),
-            Micros(2_000_000),
         ));
         let mut claims = claimed.expect("claimed").claims;
         assert_eq!(claims.len(), 1, "one job for one shim");
@@ -263,6 +265,10 @@ impl Scene {
 
     /// The old server is gone, the new one is ready.
     pub fn start(&mut self) -> Client {
+        if self.store.is_some() {
+            let last = self.rows("SELECT CAST(coalesce(max(id), 0) AS TEXT) FROM events");
+            self.last_event = last.parse().expect("a number");
+        }
         self.close();
         self.server.restart();
         self.server.connect()
@@ -311,14 +317,21 @@ impl Scene {
         )
     }
 
-    /// Waits until a shim has got a job from the server, which claims later than a scene does.
+    /// Waits until a shim has got a job from the server.
     pub fn assert_gets_work(&self, shim: &str) {
         shim::until("the shim has got work", || {
             let given = self.rows(
-                "SELECT shim FROM attempts
-                 WHERE state IN ('started', 'ended') AND claimed_at > 2000000",
+                "SELECT e.id || ':' || a.shim FROM attempts AS a
+                 JOIN events AS e ON e.job = a.job AND e.attempt = a.attempt AND e.to_state = 'running'
+                 WHERE a.state IN ('started', 'ended')",
             );
-            given.split(' ').any(|id| id == shim)
+            given.split(' ').any(|word| {
+                let (event, id) = word.split_once(':').unwrap_or_default();
+                id == shim
+                    && event
+                        .parse::<u64>()
+                        .is_ok_and(|event| event > self.last_event)
+            })
         });
     }
 

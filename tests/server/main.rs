@@ -37,6 +37,7 @@ mod mcp;
 mod mcp_states;
 mod no_inodes;
 mod no_threads;
+mod notice_bounds;
 mod notices;
 mod one_server;
 mod pid_one;

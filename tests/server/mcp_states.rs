@@ -77,7 +77,7 @@ fn a_job_that_does_not_run_says_what_it_waits_for() {
         &text,
         &[
             "job 2 failed: dependency (deploy)",
-            "Job 1 (build) did not end as it required",
+            "It needed job 1 (build) to succeed, which was cancelled.",
             "next: read_output {\"job\":1}",
         ],
     );

@@ -2,28 +2,13 @@
 
 use std::{collections::HashMap, fs, path::Path, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
-use sha2::Sha256;
 
-use crate::harness::{Client, Received, Receiver, Server, until, until_true};
+use crate::harness::{Client, Receiver, Server, until, until_true};
 
 const SECRET: &str = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtMTIzNDU2Nzg=";
 /// Retries come at once.
 const QUICK: [&str; 2] = ["--notice-backoff-ms", "20"];
-
-/// As the specification of Standard Webhooks computes it.
-fn signature(secret: &str, received: &Received) -> String {
-    let key = STANDARD.decode(&secret["whsec_".len()..]).expect("base64");
-    let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("a key");
-    let (id, at) = (
-        received.header("webhook-id"),
-        received.header("webhook-timestamp"),
-    );
-    mac.update(format!("{id}.{at}.{}", received.body).as_bytes());
-    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
-}
 
 /// The notices of a job, the oldest first, once none of them waits.
 fn ended(client: &mut Client, job: &Value) -> Vec<Value> {
@@ -75,7 +60,7 @@ fn receivers_get_signed_notices_of_the_states_that_they_chose() {
     );
     assert_eq!(
         failed.header("webhook-signature"),
-        signature(SECRET, failed)
+        failed.signed_with(SECRET)
     );
     let body = failed.json();
     assert_eq!(
@@ -103,14 +88,43 @@ fn receivers_get_signed_notices_of_the_states_that_they_chose() {
     assert_eq!(failed.len(), 2);
     assert_eq!(
         failed[1].header("webhook-signature"),
-        signature(SECRET, failed[1])
+        failed[1].signed_with(SECRET)
     );
     assert_ne!(
         failed[0].header("webhook-id"),
         failed[1].header("webhook-id")
     );
 
+    secrets_are_copied_for_the_same_receiver_alone(&receiver, &mut client, &job);
     secret_is_nowhere(&server, &mut client, &job);
+}
+
+/// A client that submits a job once more with changes does not know its secrets, and need not.
+fn secrets_are_copied_for_the_same_receiver_alone(
+    receiver: &Receiver,
+    client: &mut Client,
+    job: &Value,
+) {
+    let entry = |path: &str| json!([{"on": ["failed", "cancelled"], "url": receiver.url(path)}]);
+    for (path, is_signed) in [("/signed?x=1", true), ("/signed?x=2", false)] {
+        let copy = json!({"shell": "exit 4", "secrets_of": job["id"], "notify": entry(path)});
+        let stored = client.ok("job.submit_many", json!({"jobs": [copy]}));
+        ended(client, &stored["jobs"][0]);
+        let last = receiver.received().pop().expect("told");
+        assert_eq!(last.json()["data"]["job"]["exit_code"], 4);
+        assert_eq!(last.has("webhook-signature"), is_signed, "{path}");
+        if is_signed {
+            assert_eq!(last.header("webhook-signature"), last.signed_with(SECRET));
+        }
+    }
+    for (of, code) in [(json!("x y"), -32602), (json!(999_999), -32003)] {
+        let copy = json!({"argv": ["true"], "secrets_of": of, "notify": entry("/")});
+        let both = json!({"jobs": [{"argv": ["true"]}, copy]});
+        let refused = client.refused(code, "job.submit_many", both);
+        assert_eq!(refused["data"]["index"], 1, "{refused}");
+    }
+    let alone = json!({"argv": ["true"], "secrets_of": job["id"]});
+    client.refused(-32602, "job.submit", alone);
 }
 
 fn client_finished(server: &Server, job: &Value) -> Value {
@@ -282,7 +296,7 @@ fn every_notice_comes_although_the_receiver_was_down_and_the_server_killed() {
     });
     let mut times: HashMap<String, usize> = HashMap::new();
     for one in receiver.received() {
-        assert_eq!(one.header("webhook-signature"), signature(SECRET, &one));
+        assert_eq!(one.header("webhook-signature"), one.signed_with(SECRET));
         let id = one.json()["data"]["job"]["id"]
             .as_str()
             .expect("an id")
@@ -300,6 +314,14 @@ fn every_notice_comes_although_the_receiver_was_down_and_the_server_killed() {
         client.ok("server.info", json!({}))["notices"]["given_up"],
         0
     );
+    // A list that is cut says so.
+    let listed = |words: &[&str]| server.cli("notify").args([&["ls"], words].concat()).run();
+    let newest = listed(&[]);
+    assert_eq!(newest.out().lines().count(), 21, "{}", newest.out());
+    assert!(newest.err().contains("--all lists all"), "{}", newest.err());
+    let all = listed(&["--all", "--json"]);
+    assert_eq!(all.json().as_array().map(Vec::len), Some(JOBS));
+    assert_eq!(all.err(), "");
 }
 
 #[test]
@@ -424,7 +446,7 @@ fn receivers_are_tested_with_and_without_tls_and_wrong_ones_are_refused() {
     let received = https.wait_for(1);
     assert_eq!(
         received[0].header("webhook-signature"),
-        signature(SECRET, &received[0])
+        received[0].signed_with(SECRET)
     );
 
     let test = |words: &[&str]| server.cli("notify").args([&["test"], words].concat()).run();
@@ -434,7 +456,7 @@ fn receivers_are_tested_with_and_without_tls_and_wrong_ones_are_refused() {
     assert_eq!(received[1].json()["type"], "test");
     assert_eq!(
         received[1].header("webhook-signature"),
-        signature(SECRET, &received[1])
+        received[1].signed_with(SECRET)
     );
     // Its certificate is for another name.
     let other = https.url("/").replace("localhost", "127.0.0.2");

@@ -175,7 +175,42 @@ fn what_is_wrong_is_refused_and_nothing_is_stored() {
     let mut nowhere = good;
     nowhere["job"]["queue"] = json!("nowhere");
     client.refused(-32003, "schedule.set", nowhere);
+    // Patterns are read later, and name their place in the message.
+    let mut unsearchable = json!({"name": "n", "cron": SELDOM, "job": {"argv": ["true"]}});
+    unsearchable["job"]["expect"] = json!([{"regex": "("}]);
+    let error = client.refused(-32602, "schedule.set", unsearchable);
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("expect[0]")),
+        "{error}"
+    );
+    let defaults = json!({"queue": "q", "defaults": {"expect": [{"regex": "("}]}});
+    client.refused(-32602, "queue.set", defaults);
     assert!(schedules(&mut client).is_empty());
+}
+
+/// A watch over each run reads the database when that ends, and so does the task that fires; there are
+/// fewer connections than runs.
+#[test]
+fn the_ends_of_many_awaited_runs_keep_nobody_from_the_database() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let gate = server.scratch("gate");
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
+    for nth in 0..20 {
+        let job = json!({"shell": wait, "queue": "interactive"});
+        client.ok(
+            "schedule.set",
+            json!({"name": format!("s{nth}"), "cron": EVERY_SECOND, "overlap": "queue", "job": job}),
+        );
+    }
+    let mut all = |what: &str, holds: fn(&Value) -> bool| {
+        until_true(what, || schedules(&mut client).iter().all(holds));
+    };
+    all("a run of each to wait", |one| one["waiting"][0].is_string());
+    std::fs::write(&gate, "").expect("opens the gate");
+    all("runs that had waited", |one| one["runs"].as_u64() > Some(2));
 }
 
 #[test]
@@ -196,7 +231,7 @@ fn every_time_runs_once_whatever_is_killed() {
         server.restart();
         client = server.connect();
     }
-    client.ok("schedule.set", json!({"name": "tick", "paused": true}));
+    client.ok("schedule.set", json!({"name": "tick", "cron": SELDOM}));
     let left = until("the runs that wait", || {
         let left = schedule(&mut client, "tick");
         let live = jobs(&mut client, "tick");
@@ -249,7 +284,16 @@ fn a_run_meets_the_one_before_it() {
     });
     let first = jobs(&mut client, "queue");
     assert_eq!(first.len(), 1, "the one before it runs");
+    // A paused schedule fires nothing, not even what waits.
+    client.ok("schedule.set", json!({"name": "queue", "paused": true}));
     client.control(&first[0], "kill");
+    client.finished(&first[0]);
+    let skipped = schedule(&mut client, "skip")["skipped"].as_u64();
+    until_true("a look at the schedules", || {
+        schedule(&mut client, "skip")["skipped"].as_u64() > skipped
+    });
+    assert_eq!(jobs(&mut client, "queue").len(), 1, "it is paused");
+    client.ok("schedule.set", json!({"name": "queue", "paused": false}));
     let second = until("the one that waited longest", || {
         jobs(&mut client, "queue").get(1).cloned()
     });
@@ -287,6 +331,24 @@ fn a_run_meets_the_one_before_it() {
             client.control(&job, "kill");
         }
     }
+}
+
+/// A change counts from its moment on.
+#[test]
+fn what_was_due_before_a_change_is_not_forgotten() {
+    // Takes no jobs, so a time that has come stays due.
+    let server = Server::with(&["--free-bytes-min", "9000000000000000"], &[]);
+    let mut client = server.connect();
+    let job = json!({"argv": ["true"]});
+    let tick = json!({"name": "tick", "cron": EVERY_SECOND, "catch_up": "all", "job": job});
+    let set = client.ok("schedule.set", tick);
+    let first = set["next"][0]["at"].as_str().expect("a time");
+    let first = chrono::DateTime::parse_from_rfc3339(first).expect("RFC 3339");
+    until_true("a time that has come", || chrono::Utc::now() > first);
+    let paused = client.ok("schedule.set", json!({"name": "tick", "paused": true}));
+    assert!(paused["skipped"].as_u64() >= Some(1), "{paused}");
+    let told = paused["last_skip"]["reason"].as_str().expect("a reason");
+    assert!(told.contains("full"), "{told}");
 }
 
 /// The server is down for a day, by its clock; then the clock is set back.

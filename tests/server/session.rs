@@ -352,3 +352,51 @@ fn no_notification_overtakes_the_reply_to_the_request_that_causes_it() {
     }
     client.ok("job.control", json!({"job": job, "action": "kill"}));
 }
+
+/// Some submits look at the database before they are handed to the store.
+#[test]
+fn submits_take_effect_in_their_order_whatever_they_have_to_look_up() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let known = client.submit(json!({"argv": ["true"]}));
+    let begin = |nth: i64| {
+        let mut job = json!({"argv": ["true"], "delay_s": 1e6});
+        match nth % 3 {
+            0 => job["after"] = json!([{"job": known["number"], "on": "finish"}]),
+            1 => job["expect"] = json!([{"regex": "a{1000}b"}]),
+            _ => {}
+        }
+        client.begin("job.submit", job)
+    };
+    let asked: Vec<_> = (0..30).map(begin).collect();
+    let first = known["number"].as_i64().expect("a number") + 1;
+    for (nth, id) in asked.into_iter().enumerate() {
+        let job = client.reply(id).expect("submitted")["job"].clone();
+        assert_eq!(job["number"], first + nth as i64);
+    }
+}
+
+/// Its submits read the database, and their replies do not fit into what the kernel holds for it.
+#[test]
+fn a_client_that_does_not_read_its_replies_to_submits_keeps_nobody_from_the_database() {
+    let server = Server::start();
+    let mut honest = server.connect();
+    let many = vec![json!({"argv": ["true"], "delay_s": 1e6}); 1000];
+    honest.ok("job.submit_many", json!({"jobs": many}));
+    let mut deaf = Client::unix(&server.socket());
+    let after: Vec<_> = (1..=1000).map(|number| json!({"job": number})).collect();
+    let job = json!({"argv": ["true"], "after": after});
+    let asked: Vec<_> = (0..24)
+        .map(|_| deaf.begin("job.submit", job.clone()))
+        .collect();
+    until_true("some of them", || {
+        let info = honest.ok("server.info", json!({}));
+        info["counts"]["blocked"].as_u64() > Some(5)
+    });
+    for _ in 0..200 {
+        honest.ok("job.get", json!({"job": 1}));
+    }
+    for id in asked {
+        deaf.reply(id).expect("submitted");
+    }
+}

@@ -110,10 +110,48 @@ fn jobs_start_when_the_ones_they_wait_for_have_ended_as_required() {
     let second = client.finished(&second);
     assert_eq!(second["failed_dependency"]["job"], doomed["id"]);
     assert_eq!(client.whole(&second).bytes, b"");
+    let backwards = "SELECT count(*) FROM history_events AS e JOIN history_events AS l
+        ON l.job = e.job AND l.id > e.id AND l.at < e.at";
+    let backwards = client.ok("history.query", json!({"sql": backwards}));
+    assert_eq!(
+        backwards["rows"][0][0], 0,
+        "no change is dated before the one before it"
+    );
     // What has ended as required before the submission is no reason to wait.
-    let ready = client.submit(shell("echo ready", after(&[&left, &broken], "finish")));
-    assert_eq!(ready["state"], "queued");
-    client.finished(&ready);
+    let ready = json!({"shell": "echo ready", "idempotency_key": "ready",
+        "after": [{"job": left["id"]}, {"job": broken["number"], "on": "finish"}]});
+    let submitted = client.submit(ready.clone());
+    assert_eq!(submitted["state"], "queued");
+    client.finished(&submitted);
+
+    // The same submit is the same job, although a job that it names by its number is gone.
+    client.ok("job.delete", json!({"job": broken["id"]}));
+    let again = client.ok("job.submit", ready.clone());
+    assert_eq!(
+        (&again["created"], &again["job"]["id"]),
+        (&json!(false), &submitted["id"])
+    );
+    let again = client.ok("job.submit_many", json!({"jobs": [ready.clone()]}));
+    assert_eq!(again["jobs"][0]["created"], false);
+    let mut other = ready.clone();
+    other["after"][1]["on"] = json!("success");
+    client.refused(-32004, "job.submit", other);
+    let mut other = ready.clone();
+    other["after"][1]["job"] = json!(7777);
+    client.refused(-32004, "job.submit", other);
+    let mut new = ready;
+    new["idempotency_key"] = json!("another one");
+    client.refused(-32003, "job.submit", new);
+    // One that never started waits for it in vain; one that did has no need of it.
+    let error = client.refused(-32004, "job.retry", json!({"job": doomed["id"]}));
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("was deleted")),
+        "{error}"
+    );
+    let again = client.ok("job.retry", json!({"job": submitted["id"]}));
+    assert_eq!(client.finished(&again)["state"], "succeeded");
 }
 
 #[test]
@@ -236,6 +274,15 @@ fn a_time_is_waited_for_and_can_be_changed() {
     let queued = client.submit(shell("true", json!({"queue": "q"})));
     let change = json!({"job": queued["id"], "run_at": "2041-01-01T00:00:00Z"});
     assert_eq!(client.ok("job.update", change)["state"], "scheduled");
+    let actors = "SELECT actor FROM history_events WHERE job = ?1 ORDER BY id";
+    let actors = client.ok(
+        "history.query",
+        json!({"sql": actors, "params": [queued["number"]]}),
+    );
+    assert_eq!(
+        actors["rows"][0], actors["rows"][1],
+        "the session: {actors}"
+    );
     assert_eq!(client.control(&queued, "cancel")["state"], "cancelled");
 }
 
@@ -388,7 +435,9 @@ fn why_a_job_is_where_it_is_can_be_asked() {
     );
     let holder = client.submit(holder);
     client.started(&holder);
-    let keyed = client.submit(json!({"argv": ["true"], "queue": "q", "exclusive": "gpu"}));
+    let keyed = json!({"argv": ["true"], "queue": "q", "exclusive": "gpu"});
+    client.submit(keyed.clone());
+    let keyed = client.submit(keyed);
     let second = client.submit(json!({"argv": ["true"], "queue": "q"}));
     let third = client.submit(json!({"argv": ["true"], "queue": "q"}));
     let blocked = client.submit(shell("true", after(&[&holder, &third], "success")));
@@ -400,6 +449,10 @@ fn why_a_job_is_where_it_is_can_be_asked() {
     assert_eq!(kinds(&why)[..3], ["state", "waits_for_key", "queue_full"]);
     assert_eq!(why["facts"][1]["held_by"]["number"], holder["number"]);
     assert!(said(&why).contains("(train), which is running"), "{why}");
+    assert!(
+        said(&why).contains("1 job with its key is ahead of it."),
+        "{why}"
+    );
     let why = explain(&third);
     assert_eq!(kinds(&why)[..3], ["state", "queue_full", "ahead"]);
     assert_eq!(why["facts"][2]["jobs"], 1, "{why}");
@@ -429,7 +482,7 @@ fn why_a_job_is_where_it_is_can_be_asked() {
     let why = explain(&blocked);
     assert_eq!(kinds(&why)[1], "failed_dependency");
     assert!(
-        said(&why).contains("(train) did not end as it required: was cancelled"),
+        said(&why).contains("(train) to succeed, which was cancelled."),
         "{why}"
     );
     client.refused(-32003, "job.explain", json!({"job": 77}));

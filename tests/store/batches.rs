@@ -82,7 +82,7 @@ async fn hundreds_of_lives_at_once() {
                 loop {
                     let offers = vec![offer(&format!("shim-{nth}"))];
                     let claimed = store
-                        .claim(offers, BOOT.into(), INSTANCE.into(), Default::default())
+                        .claim(offers, BOOT.into(), INSTANCE.into())
                         .await
                         .unwrap();
                     let Some(claim) = claimed.claims.first() else {

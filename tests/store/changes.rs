@@ -9,7 +9,7 @@ use crate::ledger::*;
 
 async fn update(ledger: &Ledger, number: JobNumber, change: JobChange) -> Updated {
     let job = JobRef::Number(number);
-    ledger.store.update(job, change).await.unwrap()
+    ledger.store.update(job, change, "test").await.unwrap()
 }
 
 async fn delete(ledger: &Ledger, number: JobNumber) -> Deleted {

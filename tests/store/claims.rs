@@ -62,7 +62,7 @@ async fn many_claims_give_every_job_once() {
 async fn claim_five(store: &Store, nth: usize) -> Vec<i64> {
     let offers = (0..5).map(|i| offer(&format!("shim-{nth}-{i}"))).collect();
     let claimed = store
-        .claim(offers, BOOT.into(), INSTANCE.into(), Default::default())
+        .claim(offers, BOOT.into(), INSTANCE.into())
         .await
         .unwrap();
     claimed.claims.iter().map(|claim| claim.number).collect()
@@ -247,7 +247,7 @@ async fn a_job_that_moves_to_another_queue_takes_its_place_there() {
         ..JobChange::default()
     };
     let job = JobRef::Number(moved.number);
-    ledger.store.update(job, change).await.unwrap();
+    ledger.store.update(job, change, "test").await.unwrap();
     let claimed = ledger.claim(&["a", "b", "c"]).await;
     let numbers: Vec<_> = claimed.claims.iter().map(|claim| claim.number).collect();
     assert_eq!(numbers, [moved.number, stays.number]);
@@ -294,9 +294,7 @@ async fn a_busy_shim_gets_nothing_and_costs_the_others_nothing() {
     let waiting = ledger.queued().await;
     let offers = vec![offer("a")];
     let (busy, free) = tokio::join!(
-        ledger
-            .store
-            .claim(offers, BOOT.into(), INSTANCE.into(), Default::default()),
+        ledger.store.claim(offers, BOOT.into(), INSTANCE.into()),
         ledger.claim(&["b"])
     );
     assert!(busy.is_err());

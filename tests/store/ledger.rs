@@ -63,7 +63,7 @@ impl Ledger {
     pub async fn claim(&self, shims: &[&str]) -> Claimed {
         let offers = shims.iter().map(|shim| offer(shim)).collect();
         self.store
-            .claim(offers, BOOT.into(), INSTANCE.into(), Micros(2000))
+            .claim(offers, BOOT.into(), INSTANCE.into())
             .await
             .unwrap()
     }

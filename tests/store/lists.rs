@@ -139,7 +139,7 @@ async fn change_some(ledger: &Ledger, chance: &mut TestRng, stored: &[SubmitOutc
                 labels: Some(random_job(chance).job.labels),
                 ..JobChange::default()
             };
-            ledger.store.update(job, change).await.unwrap();
+            ledger.store.update(job, change, "test").await.unwrap();
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, path::Path, sync::Mutex};
 
 use cc_executor::{
     job::{
-        Command, JobRef, JobSpec, Leftover, Limits, Micros, OnDisconnect, OnLost, OutputPolicy,
+        Command, JobRef, JobSpec, Leftover, Limits, OnDisconnect, OnLost, OutputPolicy,
         ResourceBound, Seconds, Umask, WhenFull,
     },
     store::{Include, MigrationProgress, Store, StoreBounds},
@@ -128,7 +128,7 @@ async fn what_was_submitted_moves_into_one_column_and_stays_the_same() {
         assert_eq!(job.env, Some([("A".into(), "b".into())].into()));
     }
     let claimed = store
-        .claim(vec![offer("s2")], BOOT.into(), INSTANCE.into(), Micros(10))
+        .claim(vec![offer("s2")], BOOT.into(), INSTANCE.into())
         .await;
     let claim = &claimed.unwrap().claims[0];
     assert_eq!((claim.number, claim.job.stdin.as_deref()), (3, Some("in")));

@@ -140,3 +140,20 @@ async fn runs_that_wait_start_in_order_when_the_one_before_is_final() {
     assert_eq!(after.waiting.first(), Some(&Micros(3)));
     assert_eq!(after.waiting.last(), Some(&Micros(many + 4)));
 }
+
+#[tokio::test]
+async fn a_refused_request_changes_nothing() {
+    let ledger = Ledger::new().await;
+    let stored = set(&ledger, schedule("s", Overlap::Skip, 1), false).await;
+    ledger.store.fire(look(&stored, 2)).await.unwrap();
+    let before = ledger.store.schedule("s").await.unwrap().unwrap();
+    let request = Firing {
+        cause: FiringCause::Request,
+        runs: vec![run(9)],
+        ..look(&before, 3)
+    };
+    let fired = ledger.store.fire(request).await.unwrap();
+    assert_eq!((times(&fired), fired.skipped.len()), (vec![], 1));
+    let after = ledger.store.schedule("s").await.unwrap().unwrap();
+    assert_eq!(after, before);
+}

@@ -357,7 +357,7 @@ async fn strange_characters_are_characters() {
     let offers = vec![offer(strange)];
     let claimed = ledger
         .store
-        .claim(offers, BOOT.into(), INSTANCE.into(), Micros(1))
+        .claim(offers, BOOT.into(), INSTANCE.into())
         .await
         .unwrap();
     assert_eq!(claimed.claims[0].job.name.as_deref(), Some(strange));

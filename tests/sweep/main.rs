@@ -4,7 +4,8 @@
 //! By default a sample of the points.
 //!
 //! `CC_SWEEP=all` takes every point (`blows`, `errors`: of these only), `CC_SWEEP_SEED` repeats a
-//! sample, `CC_SWEEP_POINTS` says how many it has, `CC_SWEEP_ONLY` names a call.
+//! sample, `CC_SWEEP_POINTS` says how many it has, `CC_SWEEP_ONLY` names a call,
+//! `CC_SWEEP_FROM` the call at which a whole sweep goes on.
 
 #[path = "../harness/mod.rs"]
 mod harness;

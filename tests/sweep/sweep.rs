@@ -87,7 +87,13 @@ fn chosen(all: &[Point], by: By) -> Vec<Point> {
             .collect();
     }
     if env::var("CC_SWEEP").is_ok_and(|which| by.is_all_of(&which)) {
-        return all.to_vec();
+        // A long sweep that was broken off goes on at a call.
+        let from = env::var("CC_SWEEP_FROM").unwrap_or_default();
+        return all
+            .iter()
+            .filter(|point| point.call >= from)
+            .cloned()
+            .collect();
     }
     let seed = number("CC_SWEEP_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     // Seen when the test fails, or with --nocapture.

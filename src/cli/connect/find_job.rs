@@ -1,5 +1,7 @@
 //! Finds the job that a JOB argument means: a number, an id, a unique name or `last`.
 
+use std::collections::HashMap;
+
 use anyhow::bail;
 use serde_json::{Value, json};
 
@@ -26,6 +28,28 @@ pub async fn resolve_all(link: &mut Link, names: &[String]) -> anyhow::Result<Ve
         found.push(resolve(link, name).await?);
     }
     Ok(found)
+}
+
+/// Replaces the names in `after` of a NewJob by ids; `known` remembers them.
+pub async fn resolve_after(
+    link: &mut Link,
+    job: &mut Value,
+    known: &mut HashMap<String, Value>,
+) -> anyhow::Result<()> {
+    let after = job.get_mut("after").and_then(Value::as_array_mut);
+    for entry in after.into_iter().flatten() {
+        let name = entry["job"].as_str().unwrap_or("#");
+        if name.starts_with('#') || JobRef::parse(name).is_some() {
+            continue;
+        }
+        let id = match known.get(name) {
+            Some(id) => id.clone(),
+            None => resolve(link, name).await?,
+        };
+        known.insert(name.to_owned(), id.clone());
+        entry["job"] = id;
+    }
+    Ok(())
 }
 
 /// The error for a data directory without a database or without jobs.

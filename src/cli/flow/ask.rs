@@ -133,6 +133,9 @@ pub async fn new_job_of(link: &mut Link, job: &str) -> anyhow::Result<Map<String
 /// The NewJob of a Job that has `env` and `stdin`.
 fn resubmission(mut job: Value) -> anyhow::Result<Map<String, Value>> {
     let secrets = ["env", "stdin"].map(|key| (key.to_owned(), job[key].take()));
+    let id = job.get("id").cloned();
+    let mut notify = job["notify"].as_array().into_iter().flatten();
+    let is_signed = notify.any(|entry| entry["has_secret"] == true);
     let spec: JobSpec = serde_json::from_value(job)
         .context("the server described a job that this version does not understand")?;
     let Value::Object(mut keys) = serde_json::to_value(spec)? else {
@@ -141,6 +144,18 @@ fn resubmission(mut job: Value) -> anyhow::Result<Map<String, Value>> {
     keys.extend(secrets);
     // Null keeps a queue's default away, but of these one is left out.
     keys.retain(|key, value| !value.is_null() || !["argv", "shell"].contains(&key.as_str()));
+    let notify = keys.get_mut("notify").and_then(Value::as_array_mut);
+    for entry in notify
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+    {
+        entry.retain(|key, value| key != "has_secret" && !value.is_null());
+    }
+    // Only the server has the secrets.
+    if let Some(id) = id.filter(|_| is_signed) {
+        keys.insert("secrets_of".to_owned(), id);
+    }
     Ok(keys)
 }
 
@@ -154,8 +169,11 @@ mod tests {
         let new = json!({"shell": "x", "cwd": "/a", "env": {"A": "b"}, "stdin": "in", "queue": "q",
             "after": [{"job": id, "on": "finish"}], "labels": {"flow": "f"}, "name": "n",
             "retry": {"max_attempts": 2, "backoff_s": 1.0, "max_backoff_s": 300.0, "on": ["signal", 75]},
-            "timeout_s": 5.0});
+            "timeout_s": 5.0, "notify": [{"on": ["failed"], "url": "http://h/"},
+                {"on": ["queued"], "argv": ["tell"]}]});
         let mut job = new.clone();
+        job["notify"] = json!([{"on": ["failed"], "argv": null, "url": "http://h/", "has_secret": true},
+            {"on": ["queued"], "argv": ["tell"], "url": null, "has_secret": false}]);
         for (key, value) in [
             ("id", json!(id)),
             ("number", json!(7)),
@@ -166,11 +184,12 @@ mod tests {
         ] {
             job[key] = value;
         }
-        let again = resubmission(job).expect("a NewJob");
+        let mut again = resubmission(job).expect("a NewJob");
         for (key, value) in new.as_object().expect("an object") {
             assert_eq!(&again[key], value, "{key}");
         }
         assert!(!again.contains_key("number") && !again.contains_key("argv"));
+        assert_eq!(again.remove("secrets_of"), Some(json!(id)));
         JobSpec::read(again).expect("a job that the server takes");
     }
 

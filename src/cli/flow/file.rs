@@ -1,7 +1,12 @@
 //! A flow's file: its steps with their jobs, checked as a whole before anything is submitted. A fault has
 //! its line and column, and says what was expected.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs::File,
+    io::Read,
+    path::Path,
+};
 
 use anyhow::{Context, bail};
 
@@ -14,12 +19,14 @@ use super::{
     tree::{FileFault, FileNode, FilePlace, FileTable},
     yaml,
 };
-use crate::job::DependencyCondition;
+use crate::{cli::connect::wire::MESSAGE_BYTES_MAX, job::DependencyCondition};
+
+/// The longest file, bytes: its steps must fit into one message.
+const FILE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 
 /// Reads a flow's file: YAML by its extension, else TOML.
 pub fn read(path: &Path, context: &FileContext) -> anyhow::Result<FlowFile> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{} cannot be read; it must be UTF-8", path.display()))?;
+    let text = text(path)?;
     let extension = path.extension().and_then(|extension| extension.to_str());
     let read = match extension {
         Some("yaml" | "yml") => yaml::read(&text),
@@ -30,6 +37,22 @@ pub fn read(path: &Path, context: &FileContext) -> anyhow::Result<FlowFile> {
         Ok(flow) => Ok(flow),
         Err(fault) => bail!("{}:{fault} (nothing was submitted)", path.display()),
     }
+}
+
+/// Reads a file's text.
+fn text(path: &Path) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    let file = File::open(path);
+    let read = file.and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+    read.with_context(|| format!("{} cannot be read", path.display()))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        bail!(
+            "{}: a flow's file has at most {FILE_BYTES_MAX} bytes (nothing was submitted)",
+            path.display()
+        );
+    }
+    String::from_utf8(bytes)
+        .with_context(|| format!("{} cannot be read; it must be UTF-8", path.display()))
 }
 
 /// Reads a flow.
@@ -71,17 +94,18 @@ fn flow(document: &FileNode, context: &FileContext) -> Result<FlowFile, FileFaul
 
 /// The steps in an order in which they can be submitted, with their dependencies resolved.
 fn in_order(steps: Vec<ReadStep>) -> Result<Vec<FlowStep>, FileFault> {
+    let mut named: HashMap<&str, usize> = HashMap::with_capacity(steps.len());
     for (at, step) in steps.iter().enumerate() {
-        let name = &step.step.name;
-        if let Some(first) = steps[..at].iter().find(|other| other.step.name == *name) {
+        let name = step.step.name.as_str();
+        if let Some(first) = named.insert(name, at) {
             let message = format!(
                 "step {name:?}: there is a step of that name at {}",
-                first.place
+                steps[first].place
             );
             return Err(FileFault::new(step.place, message));
         }
     }
-    let waits_for = steps.iter().map(|step| indices(step, &steps));
+    let waits_for = steps.iter().map(|step| indices(step, &steps, &named));
     let waits_for = waits_for.collect::<Result<Vec<_>, FileFault>>()?;
     let order = graph::order(&waits_for).map_err(|circle| {
         let names = circle.iter().chain(circle.first());
@@ -111,9 +135,13 @@ fn in_order(steps: Vec<ReadStep>) -> Result<Vec<FlowStep>, FileFault> {
     Ok(steps.into_iter().map(|(_, step)| step).collect())
 }
 
-fn indices(step: &ReadStep, steps: &[ReadStep]) -> Result<Vec<usize>, FileFault> {
+fn indices(
+    step: &ReadStep,
+    steps: &[ReadStep],
+    named: &HashMap<&str, usize>,
+) -> Result<Vec<usize>, FileFault> {
     let find = |(name, _, place): &(String, DependencyCondition, FilePlace)| {
-        let found = steps.iter().position(|other| other.step.name == *name);
+        let found = named.get(name.as_str()).copied();
         found.ok_or_else(|| {
             let names: Vec<&str> = steps.iter().map(|step| step.step.name.as_str()).collect();
             let message = format!(

@@ -1,6 +1,6 @@
 //! Values of a flow's file: names, variables, what a step waits for, and what is claimed of it.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     labels,
@@ -8,7 +8,10 @@ use super::{
     template::{self, Variables},
     tree::{FileFault, FileNode, FilePlace},
 };
-use crate::job::DependencyCondition;
+use crate::{
+    job::{DependencyCondition, Expectation, JobSpec, NewJobRefusal},
+    output::Pattern,
+};
 
 /// The name of a flow or of a step.
 pub fn plain_name(node: &FileNode) -> Result<String, FileFault> {
@@ -80,7 +83,14 @@ pub fn after(node: &FileNode) -> Result<Vec<(String, DependencyCondition, FilePl
 /// Reads `verify`.
 pub fn verify(node: &FileNode) -> Result<CheckRules, FileFault> {
     let table = node.table("verify")?;
-    let keys = ["contains", "regex", "sha256", "exit_codes", "command"];
+    let keys = [
+        "contains",
+        "regex",
+        "sha256",
+        "exit_codes",
+        "command",
+        "timeout_s",
+    ];
     table.refuse_others("verify", &keys)?;
     if table.entries().next().is_none() {
         return Err(node.expected(
@@ -94,7 +104,12 @@ pub fn verify(node: &FileNode) -> Result<CheckRules, FileFault> {
             continue;
         };
         let texts = node.one_or_more(&format!("verify.{kind}"))?;
-        claims.extend(texts.into_iter().map(|text| json!({kind: text})));
+        let texts = texts.into_iter().map(|text| json!({kind: text}));
+        let texts: Vec<Value> = texts.collect();
+        check_claims(node, kind, &texts)?;
+        claims.extend(texts);
+        // Together they have a bound, too.
+        check_claims(node, kind, &claims)?;
     }
     let codes = table.get("exit_codes").map(|node| {
         let codes = node.list("verify.exit_codes")?.iter();
@@ -115,5 +130,40 @@ pub fn verify(node: &FileNode) -> Result<CheckRules, FileFault> {
         claims,
         exit_codes: codes.transpose()?.unwrap_or_else(|| vec![0]),
         command: command.transpose()?,
+        timeout_s: table.get("timeout_s").map(timeout).transpose()?,
     })
+}
+
+/// A `timeout_s`, as a job takes it.
+fn timeout(node: &FileNode) -> Result<Value, FileFault> {
+    match job_with("timeout_s", node.json()) {
+        Ok(_) => Ok(node.json()),
+        Err(refusal) => Err(FileFault::new(node.place, format!("verify.{refusal}"))),
+    }
+}
+
+/// Refuses claims that could not be checked: a job expects the same of its output.
+fn check_claims(node: &FileNode, kind: &str, claims: &[Value]) -> Result<(), FileFault> {
+    let fault = |message: &str| FileFault::new(node.place, format!("verify.{kind}: {message}"));
+    let job = job_with("expect", json!(claims));
+    let job = job.map_err(|refusal| fault(refusal.message()))?;
+    patterns(&job).map_err(|(_, message)| fault(&message))
+}
+
+/// Refuses expectations with a pattern that is none; the index of the first one, and why.
+pub fn patterns(job: &JobSpec) -> Result<(), (usize, String)> {
+    for (nth, expectation) in job.expect.iter().enumerate() {
+        if let Expectation::Regex(text) = expectation {
+            Pattern::new(text).map_err(|error| (nth, error.to_string()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A job with this key.
+fn job_with(key: &str, value: Value) -> Result<JobSpec, NewJobRefusal> {
+    let mut job = Map::new();
+    job.insert("argv".to_owned(), json!(["true"]));
+    job.insert(key.to_owned(), value);
+    JobSpec::read(job)
 }

@@ -63,9 +63,11 @@ fn task(number: usize, line: &str) -> Result<FixTask, String> {
     }
     let task: FixTask =
         serde_json::from_value(Value::Object(object)).map_err(|error| wrong(&error.to_string()))?;
-    match task.task.trim().is_empty() {
-        true => Err(wrong("its task is empty")),
-        false => Ok(task),
+    match task.task.trim() {
+        "" => Err(wrong("its task is empty")),
+        // It becomes a variable.
+        text if text.contains('\0') => Err(wrong("its task has a NUL")),
+        _ => Ok(task),
     }
 }
 
@@ -110,6 +112,7 @@ mod tests {
             "{}",
             "{\"task\": \" \"}",
             "{\"task\": 1}",
+            "{\"task\": \"a\\u0000b\"}",
             "{\"task\": \"a\", \"colour\": 1}",
             "{\"task\": \"a\", \"shell\": \"b\", \"argv\": [\"c\"]}",
             "{\"task\": \"a\", \"argv\": \"c\"}",

@@ -4,9 +4,13 @@ use serde_json::{Map, Value, json};
 
 use super::{
     labels::{self, GATE_QUEUE, HEAD, IS_HEAD, StepPart},
+    rules::CheckRules,
     step::{FlowFile, FlowStep, StepGate},
 };
-use crate::job::DependencyCondition;
+use crate::{
+    cli::connect::{client::RequestError, wire},
+    job::DependencyCondition,
+};
 
 /// Exit code of a job that decides, where it could not: it is tried again.
 pub const UNDECIDED: u8 = 75;
@@ -53,6 +57,19 @@ pub fn of_file(file: &FlowFile, id: &str, program: &str) -> Vec<Map<String, Valu
     jobs
 }
 
+/// Refuses jobs that do not fit into one message together.
+///
+/// # Errors
+///
+/// How many bytes they have.
+pub fn check_size(jobs: &[Map<String, Value>]) -> Result<(), RequestError> {
+    let bytes = wire::request(0, "job.submit_many", &json!({ "jobs": jobs })).len();
+    match bytes <= wire::MESSAGE_BYTES_MAX {
+        true => Ok(()),
+        false => Err(RequestError::TooLong(bytes)),
+    }
+}
+
 /// Whether a NewJob decides about a step.
 pub fn is_gate(job: &Map<String, Value>) -> bool {
     job.get("queue").is_some_and(|queue| queue == GATE_QUEUE)
@@ -97,6 +114,13 @@ fn gate(step: &FlowStep, program: &str) -> Option<Map<String, Value>> {
     if let Value::Object(own) = own {
         job.extend(own);
     }
+    if let Some(StepGate::Verify(CheckRules {
+        timeout_s: Some(timeout),
+        ..
+    })) = &step.gate
+    {
+        job.insert("timeout_s".to_owned(), timeout.clone());
+    }
     Some(job)
 }
 
@@ -104,7 +128,7 @@ fn gate(step: &FlowStep, program: &str) -> Option<Map<String, Value>> {
 mod tests {
     use super::*;
     use crate::{
-        cli::flow::rules::{CheckRules, FixTemplate, ReviewRules},
+        cli::flow::rules::{FixTemplate, ReviewRules},
         job::JobSpec,
     };
 
@@ -129,6 +153,7 @@ mod tests {
                 claims: vec![json!({"contains": "ok"})],
                 exit_codes: exit_codes.to_vec(),
                 command: None,
+                timeout_s: (exit_codes == [0]).then(|| json!(2.5)),
             })
         };
         let review = StepGate::Review(ReviewRules {
@@ -169,6 +194,10 @@ mod tests {
             (&json!("gpu"), &json!("flow"))
         );
         assert_eq!(jobs[1]["cwd"], "/here");
+        assert_eq!(
+            (&jobs[1]["timeout_s"], jobs[3].get("timeout_s")),
+            (&json!(2.5), None)
+        );
         let elsewhere = |job: &Map<String, Value>| job["env"].get("CC_EXECUTOR_DATA_DIR").is_some();
         assert!(elsewhere(&jobs[0]) && !elsewhere(&jobs[1]));
         assert_eq!(

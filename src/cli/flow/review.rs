@@ -13,6 +13,7 @@ use super::{
     labels::{self, FLOW, HEAD, ROUND, STEP, StepPart},
     new_jobs::wait_for,
     rules::ReviewRules,
+    stdout_end::StdoutEnd,
 };
 use crate::{
     cli::{
@@ -23,7 +24,7 @@ use crate::{
     job::DependencyCondition,
 };
 
-/// How much of the end of a reviewer's stdout is searched for tasks, bytes.
+/// How much of the end of a reviewer's stdout is searched for tasks, bytes: a task must fit into a message.
 const TASKS_BYTES_MAX: usize = 1 << 20;
 
 /// Sees a review through to its end.
@@ -125,21 +126,14 @@ impl Review {
 
     /// The tasks at the end of a reviewer's stdout; the inner error is the reviewer's.
     async fn tasks(&mut self, job: &ShownJob) -> anyhow::Result<Result<Vec<FixTask>, String>> {
-        let mut kept: Vec<u8> = Vec::new();
-        let mut lines_before = 0;
+        let mut lines = StdoutEnd::of(TASKS_BYTES_MAX);
         let keep = async |bytes: &[u8]| {
-            kept.extend_from_slice(bytes);
-            let excess = kept.len().saturating_sub(TASKS_BYTES_MAX);
-            // Whole lines go, so that the first one that stays is one.
-            if let Some(end) = kept[..excess].iter().rposition(|byte| *byte == b'\n') {
-                lines_before += kept[..=end].iter().filter(|byte| **byte == b'\n').count();
-                kept.drain(..=end);
-            }
+            lines.push(bytes);
             Ok(true)
         };
         ask::output(&mut self.own.link, &job.id, 0, Some("stdout"), keep).await?;
-        let stdout = String::from_utf8_lossy(&kept);
-        Ok(fix_list::tasks(&stdout, lines_before + 1))
+        let (first_line, stdout) = lines.end();
+        Ok(fix_list::tasks(&stdout, first_line))
     }
 
     /// Submits the tasks of a round, and the reviewer after them, in one commit; the id of that reviewer.

@@ -15,6 +15,9 @@ pub struct CheckRules {
     pub exit_codes: Vec<i64>,
     /// A command that gets the transcript on stdin, and decides by its own exit code.
     pub command: Option<Vec<String>>,
+    /// How long the check may run, seconds: the `timeout_s` of its job, which therefore needs no other rule.
+    #[serde(skip)]
+    pub timeout_s: Option<Value>,
 }
 
 /// How often a reviewer runs, and what becomes of the tasks that it finds.

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::Path};
 use serde_json::{Map, Value, json};
 
 use super::{
-    file_values::{after, plain_name, variables, verify},
+    file_values::{after, patterns, plain_name, variables, verify},
     labels::{self, GATE_QUEUE, PREFIX, VARIABLE_PREFIX},
     rules::{FixTemplate, ReviewRules},
     step::{FlowStep, StepGate},
@@ -14,7 +14,7 @@ use super::{
     template::{self, Variables},
     tree::{FileFault, FileNode, FilePlace, FileTable, unknown_key},
 };
-use crate::job::{DependencyCondition, JobSpec, Queue};
+use crate::job::{DependencyCondition, JobSpec, NewJobRefusal, Queue};
 
 /// How often a reviewer runs at most, where its step does not say so.
 const ROUNDS_DEFAULT: u32 = 3;
@@ -173,7 +173,11 @@ impl StepReader<'_> {
         table: &FileTable,
         place: FilePlace,
     ) -> Result<(), FileFault> {
-        let Err(refusal) = JobSpec::read(job.clone()) else {
+        let read = JobSpec::read(job.clone()).and_then(|job| {
+            let wrong = |(nth, message)| NewJobRefusal::invalid(&format!("expect[{nth}]"), message);
+            patterns(&job).map_err(wrong)
+        });
+        let Err(refusal) = read else {
             return Ok(());
         };
         let key = refusal.key();

@@ -122,7 +122,8 @@ fn counts(steps: &[StepState<'_>]) -> String {
         (count > 0).then(|| format!("{count} {state}"))
     });
     let counted: Vec<String> = counted.collect();
-    format!("{} steps: {}", steps.len(), counted.join(", "))
+    let plural = if steps.len() == 1 { "" } else { "s" };
+    format!("{} step{plural}: {}", steps.len(), counted.join(", "))
 }
 
 /// A flow as JSON.

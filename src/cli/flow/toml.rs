@@ -6,45 +6,49 @@ use toml::{
     de::{DeString, DeTable, DeValue},
 };
 
-use super::tree::{FileContent, FileEntry, FileFault, FileNode, FilePlace, FileTable};
+use super::{
+    places::TextPlaces,
+    tree::{FileContent, FileEntry, FileFault, FileNode, FilePlace, FileTable},
+};
 
 /// Reads a TOML document.
 pub fn read(text: &str) -> Result<FileNode, FileFault> {
+    let places = TextPlaces::of(text);
     let document = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
-        FileFault::new(FilePlace::of_byte(text, at), error.message())
+        FileFault::new(places.at(at), error.message())
     })?;
     Ok(FileNode {
         place: FilePlace { line: 1, column: 1 },
-        content: FileContent::Table(table(text, document.get_ref())?),
+        content: FileContent::Table(table(&places, document.get_ref())?),
     })
 }
 
-fn table(text: &str, table: &DeTable<'_>) -> Result<FileTable, FileFault> {
+fn table(places: &TextPlaces<'_>, table: &DeTable<'_>) -> Result<FileTable, FileFault> {
     let mut entries: Vec<(&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     let mut read = FileTable::default();
     for (key, value) in entries {
         read.add(FileEntry {
             key: key.get_ref().clone().into_owned(),
-            place: FilePlace::of_byte(text, key.span().start),
-            value: node(text, value)?,
+            place: places.at(key.span().start),
+            value: node(places, value)?,
         })?;
     }
     Ok(read)
 }
 
-fn node(text: &str, value: &Spanned<DeValue<'_>>) -> Result<FileNode, FileFault> {
-    let place = FilePlace::of_byte(text, value.span().start);
+fn node(places: &TextPlaces<'_>, value: &Spanned<DeValue<'_>>) -> Result<FileNode, FileFault> {
+    let place = places.at(value.span().start);
     let beyond = || FileFault::new(place, "the number is too large");
     let scalar = match value.get_ref() {
         DeValue::Array(list) => {
-            let nodes = list.iter().map(|value| node(text, value));
+            let nodes = list.iter().map(|value| node(places, value));
             let content = FileContent::List(nodes.collect::<Result<_, _>>()?);
             return Ok(FileNode { place, content });
         }
         DeValue::Table(inner) => {
-            let content = FileContent::Table(table(text, inner)?);
+            let content = FileContent::Table(table(places, inner)?);
             return Ok(FileNode { place, content });
         }
         DeValue::String(string) => json!(string),

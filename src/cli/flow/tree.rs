@@ -12,22 +12,6 @@ pub struct FilePlace {
     pub column: usize,
 }
 
-impl FilePlace {
-    /// The place of a byte of a text.
-    pub fn of_byte(text: &str, at: usize) -> Self {
-        let mut at = at.min(text.len());
-        while !text.is_char_boundary(at) {
-            at -= 1;
-        }
-        let before = &text[..at];
-        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
-        Self {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
-    }
-}
-
 impl fmt::Display for FilePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.line, self.column)
@@ -213,28 +197,4 @@ pub fn unknown_key(entry: &FileEntry, of: &str, known: &[&str]) -> FileFault {
         known.join(", ")
     );
     FileFault::new(entry.place, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_have_lines_and_columns() {
-        let text = "a\nüb\n";
-        for (at, line, column) in [
-            (0, 1, 1),
-            (1, 1, 2),
-            (2, 2, 1),
-            (3, 2, 1),
-            (4, 2, 2),
-            (99, 3, 1),
-        ] {
-            assert_eq!(
-                FilePlace::of_byte(text, at),
-                FilePlace { line, column },
-                "{at}"
-            );
-        }
-    }
 }

@@ -2,16 +2,16 @@
 //!
 //! They go in as few requests as the longest message allows. The server accepts a request as a
 //! whole or not at all. Each job has an idempotency key, so that repeating a request makes no
-//! second job.
+//! second job. `#N` in an `after` is a job of the file, whichever request it is in.
 
-use std::{io::Read, path::Path, process::ExitCode};
+use std::{collections::HashMap, io::Read, path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
 use crate::{
     cli::{
-        connect::{client::RequestError, link::Link, wire},
+        connect::{client::RequestError, find_job, link::Link, wire},
         render::print,
     },
     job::Queue,
@@ -19,6 +19,8 @@ use crate::{
 
 /// Most jobs of one request.
 const JOBS_MAX: usize = 10_000;
+/// How much longer an id is than `#N`, at most, bytes.
+const ID_BYTES: usize = 36;
 /// Bytes of a message that are not jobs, at most.
 const ENVELOPE_BYTES: usize = 1 << 10;
 
@@ -45,7 +47,7 @@ fn jobs(text: &str, template: &Map<String, Value>) -> anyhow::Result<Vec<Numbere
         .enumerate()
         .map(|(index, line)| (index + 1, line));
     let filled = lines.filter(|(_, line)| !line.trim().is_empty());
-    filled
+    let jobs = filled
         .map(|(number, line)| {
             let job: Map<String, Value> = serde_json::from_str(line).with_context(|| {
                 format!("line {number} is not a JSON object; each line must be one job")
@@ -55,7 +57,50 @@ fn jobs(text: &str, template: &Map<String, Value>) -> anyhow::Result<Vec<Numbere
             job.entry("idempotency_key").or_insert_with(key);
             Ok((number, Value::Object(job)))
         })
-        .collect()
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    check_references(&jobs)?;
+    Ok(jobs)
+}
+
+/// Refuses an `after` that names no earlier job of the file.
+fn check_references(jobs: &[NumberedJob]) -> anyhow::Result<()> {
+    for (index, (line, job)) in jobs.iter().enumerate() {
+        let later = |entry: &&Value| reference(entry).is_some_and(|named| named >= index);
+        if let Some(entry) = after(job).find(later) {
+            bail!(
+                "line {line}: after: {} is no earlier job of the file; the first one is \"#0\" (nothing was \
+                 submitted)",
+                entry["job"]
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The entries of a job's `after`.
+fn after(job: &Value) -> impl Iterator<Item = &Value> {
+    job.get("after")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+}
+
+/// The job of the file that an entry of `after` names, counted from 0.
+fn reference(entry: &Value) -> Option<usize> {
+    entry["job"].as_str()?.strip_prefix('#')?.parse().ok()
+}
+
+/// Names the jobs of earlier requests by their ids, and those of this one by their places in it.
+fn rename_references(job: &mut Value, submitted: &[Value]) {
+    let after = job.get_mut("after").and_then(Value::as_array_mut);
+    for entry in after.into_iter().flatten() {
+        if let Some(named) = reference(entry) {
+            entry["job"] = match submitted.get(named) {
+                Some(earlier) => earlier["id"].clone(),
+                None => json!(format!("#{}", named - submitted.len())),
+            };
+        }
+    }
 }
 
 /// Submits the jobs and prints their numbers.
@@ -66,9 +111,14 @@ pub async fn submit(
 ) -> anyhow::Result<ExitCode> {
     let batches = batches(jobs);
     let (mut submitted, mut done) = (Vec::new(), 0);
+    let mut known = HashMap::new();
     let count = batches.len();
     for batch in batches {
-        let (lines, jobs): (Vec<usize>, Vec<Value>) = batch.into_iter().unzip();
+        let (lines, mut jobs): (Vec<usize>, Vec<Value>) = batch.into_iter().unzip();
+        for job in &mut jobs {
+            rename_references(job, &submitted);
+            find_job::resolve_after(link, job, &mut known).await?;
+        }
         let reply = link
             .request("job.submit_many", &json!({"jobs": jobs}))
             .await;
@@ -98,7 +148,7 @@ fn batches(jobs: Vec<NumberedJob>) -> Vec<Vec<NumberedJob>> {
     let mut batches: Vec<Vec<NumberedJob>> = Vec::new();
     let mut left = 0;
     for line in jobs {
-        let bytes = line.1.to_string().len() + 1;
+        let bytes = line.1.to_string().len() + 1 + ID_BYTES * after(&line.1).count();
         match batches.last_mut() {
             Some(batch) if bytes <= left && batch.len() < JOBS_MAX => batch.push(line),
             _ => {
@@ -148,6 +198,29 @@ mod tests {
         );
         let error = jobs("{}\n[1]", template).expect_err("no object");
         assert!(error.to_string().starts_with("line 2 "), "{error}");
+    }
+
+    #[test]
+    fn a_reference_means_a_job_of_the_file_in_every_request() {
+        let after = |job: &str| json!({"after": [{"job": job}, {"job": 7}]}).to_string();
+        let text = ["{}", &after("#0"), &after("#1")].join("\n");
+        let mut read = jobs(&text, &Map::new()).expect("jobs");
+        let submitted = [json!({"id": "01a2"})];
+        for (job, expected) in [(1, "01a2"), (2, "#0")] {
+            rename_references(&mut read[job].1, &submitted);
+            let after = &read[job].1["after"];
+            assert_eq!(
+                (&after[0]["job"], &after[1]["job"]),
+                (&json!(expected), &json!(7))
+            );
+        }
+        for wrong in ["#2", "#9"] {
+            let text = ["{}", "", &after("#0"), &after(wrong)].join("\n");
+            let error = jobs(&text, &Map::new())
+                .expect_err("not earlier")
+                .to_string();
+            assert!(error.starts_with("line 4: after: "), "{error}");
+        }
     }
 
     #[test]

@@ -116,9 +116,9 @@ fn is_nothing(value: &Value) -> bool {
     value.is_null() || value.as_array().is_some_and(Vec::is_empty)
 }
 
-/// `JOB`, `JOB:success` or `JOB:finish`; the job is a number or an id.
+/// `JOB`, `JOB:success` or `JOB:finish`. A name is looked up when the job is submitted.
 fn after(text: &str) -> Result<(Value, &'static str), String> {
-    let (job, on) = match text.split_once(':') {
+    let (job, on) = match text.rsplit_once(':') {
         None => (text, "success"),
         Some((job, "success")) => (job, "success"),
         Some((job, "finish")) => (job, "finish"),
@@ -126,8 +126,10 @@ fn after(text: &str) -> Result<(Value, &'static str), String> {
     };
     match job.parse::<u64>() {
         Ok(number) => Ok((json!(number), on)),
-        Err(_) if uuid::Uuid::try_parse(job).is_ok() => Ok((json!(job), on)),
-        Err(_) => Err("the job must be a number or an id; `cc-executor ls` shows them".to_owned()),
+        Err(_) if job.is_empty() || job.starts_with('#') => {
+            Err("the job must be a number, an id, a unique name or `last`".to_owned())
+        }
+        Err(_) => Ok((json!(job), on)),
     }
 }
 
@@ -156,11 +158,12 @@ mod tests {
     fn options_become_keys_that_the_server_takes() {
         let id = uuid::Uuid::nil();
         let words = format!(
-            "--after 7 --after {id}:finish --delay 5m --exclusive gpu --retry 3 --retry-backoff 10m \
+            "--after 7 --after {id}:finish --after build --delay 5m --exclusive gpu --retry 3 --retry-backoff 10m \
              --retry-on 75,timeout --expect done --expect-regex ^ok"
         );
         let expected = json!({
-            "after": [{"job": 7, "on": "success"}, {"job": id, "on": "finish"}],
+            "after": [{"job": 7, "on": "success"}, {"job": id, "on": "finish"},
+                {"job": "build", "on": "success"}],
             "delay_s": 300.0, "exclusive": "gpu", "expect": [{"contains": "done"}, {"regex": "^ok"}],
             "retry": {"max_attempts": 4, "backoff_s": 600.0, "max_backoff_s": 600.0,
                 "on": [75, "timeout"]},
@@ -168,6 +171,7 @@ mod tests {
         let mut job = keys(&words).expect("fine");
         assert_eq!(job, expected);
         job["argv"] = json!(["true"]);
+        job["after"][2]["job"] = json!(8);
         JobSpec::read(job.as_object().expect("an object").clone()).expect("valid");
         assert_eq!(keys(""), Some(json!({})));
         assert_eq!(
@@ -179,7 +183,8 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for wrong in [
-            "--after build",
+            "--after #0",
+            "--after :finish",
             "--after 7:failure",
             "--at tomorrow",
             "--at 18:30 --delay 5",

@@ -24,7 +24,7 @@ pub fn draw(jobs: &[ShownJob]) -> String {
             lines.push_str(&format!("{}{} (see above)\n", branch.lead(), branch.job));
             continue;
         }
-        lines.push_str(&format!("{}{}\n", branch.lead(), line(job)));
+        lines.push_str(&format!("{}{}\n", branch.lead(), graph.line(job)));
         let children = graph.children.get(&branch.job);
         let children: Vec<_> = children.into_iter().flatten().copied().collect();
         let last = children.len();
@@ -36,15 +36,6 @@ pub fn draw(jobs: &[ShownJob]) -> String {
         );
     }
     lines
-}
-
-/// A job on one line.
-fn line(job: &ShownJob) -> String {
-    let what = match &job.name {
-        Some(name) => visible(name),
-        None => job.command(),
-    };
-    format!("{} {what}: {}", job.number, describe::of(job))
 }
 
 /// A place in the drawing.
@@ -93,6 +84,8 @@ impl Branch {
 }
 
 struct Graph<'a> {
+    /// By id.
+    numbers: HashMap<&'a str, i64>,
     jobs: BTreeMap<i64, &'a ShownJob>,
     /// By number: those that wait for it.
     children: HashMap<i64, BTreeSet<i64>>,
@@ -113,7 +106,37 @@ impl<'a> Graph<'a> {
             }
         }
         let jobs = jobs.iter().map(|job| (job.number, job)).collect();
-        Self { jobs, children }
+        Self {
+            numbers,
+            jobs,
+            children,
+        }
+    }
+
+    /// A job on one line. Of the jobs that it waits for, those are named by their numbers that are drawn and
+    /// have not ended.
+    fn line(&self, job: &ShownJob) -> String {
+        let what = match &job.name {
+            Some(name) => visible(name),
+            None => job.command(),
+        };
+        let mut shown = job.clone();
+        if job.state == "blocked" {
+            let parents = job.after.iter().filter_map(|after| {
+                let number = self.numbers.get(after.job.as_str())?;
+                let is_final = self.jobs.get(number)?.finished_at.is_some();
+                (!is_final).then(|| {
+                    let mut after = after.clone();
+                    after.job = number.to_string();
+                    after
+                })
+            });
+            let parents: Vec<_> = parents.collect();
+            if !parents.is_empty() {
+                shown.after = parents;
+            }
+        }
+        format!("{} {what}: {}", job.number, describe::of(&shown))
     }
 
     /// Those that wait for none of the others.
@@ -160,6 +183,20 @@ mod tests {
              └─ 3 job\\x1b3\n   └─ 4 (see above)\n\
              5 job\\x1b5\n"
         );
+    }
+
+    #[test]
+    fn what_a_job_waits_for_is_named_by_its_number() {
+        let mut first = job(1, &[]);
+        first.id = "01a2".to_owned();
+        first.finished_at = Some(chrono::DateTime::UNIX_EPOCH);
+        let mut second = job(2, &[]);
+        (second.id, second.state) = ("01a3".to_owned(), "running".to_owned());
+        let after = json!([{"job": "01a2"}, {"job": "01a3"}]);
+        let third =
+            json!({"number": 3, "id": "01a4", "name": "c", "state": "blocked", "after": after});
+        let drawn = draw(&[first, second, sample(third)]);
+        assert!(drawn.contains("3 c: waits for 2\n"), "{drawn}");
     }
 
     #[test]

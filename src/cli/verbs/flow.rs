@@ -152,12 +152,13 @@ impl FlowArgs {
             base: options.base(&target)?,
         };
         let read = file::read(&options.file, &context)?;
+        let id = new_jobs::new_id(&read.name);
+        let jobs = new_jobs::of_file(&read, &id, &program(&target));
+        new_jobs::check_size(&jobs)?;
         if options.dry_run {
             let text = table::file(&read);
             return print::page(&text).map(|()| ExitCode::SUCCESS);
         }
-        let id = new_jobs::new_id(&read.name);
-        let jobs = new_jobs::of_file(&read, &id, &program(&target));
         let mut link = link::open_always(target, VersionNotice::Always).await?;
         let submitted = submit(&mut link, &jobs).await?;
         match (self.print.json, options.follow) {
@@ -168,17 +169,21 @@ impl FlowArgs {
             return to_end(&mut link, &id, None, print::line).await;
         }
         print::line_on_terminal(&format!(
-            "{} jobs submitted; `cc-executor flow show {id}` shows them",
-            jobs.len()
+            "submitted {}; `cc-executor flow show {id}` shows them",
+            jobs_of(jobs.len())
         ));
         Ok(ExitCode::SUCCESS)
     }
 
     async fn list(&self, all: bool) -> anyhow::Result<ExitCode> {
         let mut flows = Vec::new();
+        let mut is_cut = false;
         if let Some(mut link) = self.open().await? {
             let max = if all { usize::MAX } else { FLOWS_LISTED };
-            for id in state::ids(&mut link, max).await? {
+            let mut ids = state::ids(&mut link, max.saturating_add(1)).await?;
+            is_cut = ids.len() > max;
+            ids.truncate(max);
+            for id in ids {
                 flows.push(state::load(&mut link, &id).await?);
             }
         }
@@ -189,6 +194,11 @@ impl FlowArgs {
             print::line_on_terminal("no flows; `cc-executor flow run FILE` runs one");
         } else {
             print::out(table::list(&flows, &self.print, times::now()).as_bytes())?;
+        }
+        if is_cut {
+            print::line(&format!(
+                "the newest {FLOWS_LISTED} are shown; --all lists all"
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -221,9 +231,9 @@ impl FlowArgs {
         match self.print.json {
             true => print::json(&json!({"flow": flow.id, "jobs": submitted}))?,
             false => print::page(&format!(
-                "{}: {} jobs submitted again\n",
+                "{}: submitted {} again\n",
                 flow.id,
-                jobs.len()
+                jobs_of(jobs.len())
             ))?,
         }
         Ok(ExitCode::SUCCESS)
@@ -232,7 +242,7 @@ impl FlowArgs {
     async fn cancel(&self, name: &str) -> anyhow::Result<ExitCode> {
         let (mut link, flow) = self.find(name).await?;
         let count = follow::cancel(&mut link, &flow.id).await?;
-        print::page(&format!("{}: {count} jobs are being cancelled\n", flow.id))?;
+        print::page(&format!("{}: cancelling {}\n", flow.id, jobs_of(count)))?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -273,6 +283,10 @@ impl FlowRunOptions {
         }
         Ok(base)
     }
+}
+
+fn jobs_of(count: usize) -> String {
+    format!("{count} job{}", if count == 1 { "" } else { "s" })
 }
 
 /// The program that runs our verbs in jobs: this one, or on another machine the one in its `PATH`.

@@ -71,9 +71,9 @@ struct ListOptions {
     #[arg(long, conflicts_with = "limit")]
     all: bool,
 
-    /// At most this many notices, the newest
-    #[arg(long, value_name = "N", default_value_t = LISTED)]
-    limit: usize,
+    /// At most this many notices, the newest [default: 20]
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
 
     /// Show times in UTC instead of how long ago they were
     #[arg(long)]
@@ -110,11 +110,15 @@ pub async fn notify(args: NotifyArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         NotifyCommand::Ls(options) => {
             let link = link::open(target, StartPolicy::IfData, VersionNotice::Always).await?;
-            let notices = match link {
+            let (notices, is_cut) = match link {
                 Some(mut link) => options.find(&mut link).await?,
-                None => Vec::new(),
+                None => (Vec::new(), false),
             };
-            options.show(notices, &args.print)
+            options.show(notices, &args.print)?;
+            if is_cut && options.limit.is_none() {
+                print::line(&format!("the newest {LISTED} are shown; --all lists all"));
+            }
+            Ok(ExitCode::SUCCESS)
         }
         NotifyCommand::Test(options) => {
             let mut link = link::open_always(target, VersionNotice::Always).await?;
@@ -144,29 +148,33 @@ async fn retry(link: &mut Link, notices: &[String]) -> anyhow::Result<ExitCode> 
 }
 
 impl ListOptions {
-    async fn find(&self, link: &mut Link) -> anyhow::Result<Vec<Value>> {
+    /// The notices, and whether there are older ones.
+    async fn find(&self, link: &mut Link) -> anyhow::Result<(Vec<Value>, bool)> {
         let mut params = json!({"limit": 1000, "state": self.state});
         if let Some(job) = &self.job {
             params["job"] = find_job::resolve(link, job).await?;
         }
-        let max = if self.all { usize::MAX } else { self.limit };
+        let max = match self.all {
+            true => usize::MAX,
+            false => self.limit.unwrap_or(LISTED),
+        };
         let mut found = Vec::new();
-        loop {
+        let is_cut = loop {
             params["limit"] = json!((max - found.len()).clamp(1, 1000));
             let mut page = link.request("notice.list", &params).await?;
             if let Some(page) = page["notices"].as_array_mut() {
                 found.append(page);
             }
             match page["next_cursor"].take() {
-                cursor if cursor.is_null() || found.len() >= max => break,
+                cursor if cursor.is_null() || found.len() >= max => break !cursor.is_null(),
                 cursor => params["cursor"] = cursor,
             }
-        }
+        };
         found.truncate(max);
-        Ok(found)
+        Ok((found, is_cut))
     }
 
-    fn show(&self, notices: Vec<Value>, print: &PrintOptions) -> anyhow::Result<ExitCode> {
+    fn show(&self, notices: Vec<Value>, print: &PrintOptions) -> anyhow::Result<()> {
         if print.json {
             print::json(&Value::Array(notices))?;
         } else if notices.is_empty() {
@@ -175,7 +183,7 @@ impl ListOptions {
             let clock = if self.utc { Clock::Utc } else { Clock::Local };
             print::page(&table(&notices, times::now(), clock))?;
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! `submit`: submits a job and returns at once. `run` submits its job through here, too.
 
-use std::{cell::Cell, path::PathBuf, process::ExitCode};
+use std::{cell::Cell, collections::HashMap, path::PathBuf, process::ExitCode};
 
 use serde_json::{Map, Value};
 
@@ -8,6 +8,7 @@ use crate::{
     cli::{
         connect::{
             client::RequestError,
+            find_job,
             link::{self, Link, VersionNotice},
             target::{Connect, Target},
         },
@@ -28,7 +29,8 @@ pub struct SubmitArgs {
     json: bool,
 
     /// Submit many jobs: each line of the file (- for stdin) is one job as a JSON object, with the
-    /// keys of `job.submit`; the other options set the keys that a line leaves out
+    /// keys of `job.submit`; the other options set the keys that a line leaves out. `#0` in `after` is
+    /// the first line
     #[arg(long, value_name = "FILE", group = "command")]
     many: Option<PathBuf>,
 
@@ -99,8 +101,9 @@ impl SubmitInProgress {
         notice: VersionNotice,
     ) -> anyhow::Result<(Link, Value)> {
         let mut link = link::open_always(target, notice).await?;
-        self.sent.set(true);
         let mut new_job = Value::Object(new_job);
+        find_job::resolve_after(&mut link, &mut new_job, &mut HashMap::new()).await?;
+        self.sent.set(true);
         let reply = match link.request("job.submit", &new_job).await {
             // A server of an earlier version refuses the key, and gives its own limits to every
             // job.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
-    executor::{Submitted, Tie},
+    executor::{PreparedJob, Submitted, Tie},
     job::{Job, JobSpec},
     protocol::{
         ErrorKind,
@@ -23,18 +23,12 @@ struct SubmitReply<'a> {
     created: bool,
 }
 
-/// Submits a job and returns its view.
-pub async fn execute(
-    caller: &Caller,
-    params: Map<String, Value>,
-) -> Result<Box<RawValue>, Refusal> {
-    let job = read(caller, &params)?;
-    drop(params);
-    let submitted = store(caller, job).await?;
-    Ok(to_raw(&SubmitReply {
+/// The view of a submitted job.
+pub fn reply(submitted: &Submitted) -> Box<RawValue> {
+    to_raw(&SubmitReply {
         job: &submitted.job,
         created: submitted.created,
-    }))
+    })
 }
 
 /// Reads the NewJob of a submit; everything in it that can be refused is refused here, before anything is
@@ -47,10 +41,22 @@ pub fn read(caller: &Caller, params: &Map<String, Value>) -> Result<JobSpec, Ref
 
 /// Stores a job, and ties it to its client's connection if the job asks for that.
 pub async fn store(caller: &Caller, job: JobSpec) -> Result<Submitted, Refusal> {
+    let prepared = prepare(caller, job).await?;
+    store_prepared(caller, prepared).await
+}
+
+/// The first half of [`store`]: checks and completes a job, and stores nothing.
+pub async fn prepare(caller: &Caller, job: JobSpec) -> Result<PreparedJob, Refusal> {
     check_not_draining(caller)?;
     let executor = &caller.server.executor;
     executor.check_ties(std::slice::from_ref(&job))?;
-    let submitted = executor.submit(job, &caller.actor()).await?;
+    Ok(executor.prepare(job, &caller.actor()).await?)
+}
+
+/// The second half.
+pub async fn store_prepared(caller: &Caller, prepared: PreparedJob) -> Result<Submitted, Refusal> {
+    let executor = &caller.server.executor;
+    let submitted = executor.submit_prepared(prepared).await?;
     let tie = Tie::of(&submitted.job);
     executor.tie(&caller.id, tie.as_slice()).await;
     Ok(submitted)

@@ -6,10 +6,14 @@ use serde_json::{Map, Value, value::RawValue};
 use super::submit::{check_not_draining, check_size};
 use crate::{
     executor::{SubmitOutcome, Tie},
-    job::{JobId, JobNumber, JobSpec, JobState},
+    job::{JobId, JobNumber, JobRef, JobSpec, JobState},
     protocol::{
         caller::Caller,
-        jsonrpc::{envelope::to_raw, error::Refusal, params::Params},
+        jsonrpc::{
+            envelope::to_raw,
+            error::Refusal,
+            params::{Params, job_ref},
+        },
         methods::job_bytes_max,
     },
 };
@@ -19,6 +23,11 @@ use crate::{
 pub const ID_BYTES_MAX: usize = 1 << 10;
 
 const KEYS: [&str; 1] = ["jobs"];
+/// Key of an entry that is no key of NewJob: the job whose notices' secrets it gets.
+const SECRETS_OF: &str = "secrets_of";
+
+/// An entry, and the job whose secrets it gets.
+type ManyEntry = (JobSpec, Option<JobRef>);
 
 #[derive(Debug, Serialize)]
 struct SubmitManyReply {
@@ -60,30 +69,50 @@ fn entries<'a>(params: &Params<'a>, max: u64) -> Result<&'a [Value], Refusal> {
     Ok(list)
 }
 
-fn new_job(caller: &Caller, entry: &Value) -> Result<JobSpec, Refusal> {
+fn new_job(caller: &Caller, entry: &Value) -> Result<ManyEntry, Refusal> {
     let map = entry
         .as_object()
         .ok_or_else(|| Refusal::params("jobs", "each must be an object"))?;
     if map.get("tail").is_some_and(|tail| !tail.is_null()) {
         return Err(Refusal::params("tail", "allowed only in job.submit"));
     }
-    let job = caller.server.executor.read_new_job(map)?;
+    let executor = &caller.server.executor;
+    let (job, signed_like) = match map.get(SECRETS_OF) {
+        None => (executor.read_new_job(map)?, None),
+        Some(of) => {
+            let wrong = "must be a job's number or id";
+            let of = job_ref(of).ok_or_else(|| Refusal::params(SECRETS_OF, wrong))?;
+            let mut map = map.clone();
+            map.remove(SECRETS_OF);
+            (executor.read_new_job(&map)?, Some(of))
+        }
+    };
     check_size(&job, job_bytes_max(&caller.server.settings))?;
-    Ok(job)
+    Ok((job, signed_like))
 }
 
-fn new_jobs(caller: &Caller, params: &Map<String, Value>) -> Result<Vec<JobSpec>, Refusal> {
+async fn new_jobs(caller: &Caller, params: &Map<String, Value>) -> Result<Vec<JobSpec>, Refusal> {
     let params = Params::new(params, &KEYS)?;
     let entries = entries(&params, caller.server.settings.submit_many_max)?;
     let read = |(at, entry)| new_job(caller, entry).map_err(|refusal| refusal.at("jobs", at));
-    entries.iter().enumerate().map(read).collect()
+    let entries = entries.iter().enumerate().map(read);
+    let entries = entries.collect::<Result<Vec<ManyEntry>, Refusal>>()?;
+    let mut jobs = Vec::with_capacity(entries.len());
+    for (at, (mut job, signed_like)) in entries.into_iter().enumerate() {
+        if let Some(other) = signed_like {
+            let signed = caller.server.executor.sign_like(&mut job, other).await;
+            signed.map_err(|error| Refusal::from(error).at("jobs", at))?;
+        }
+        jobs.push(job);
+    }
+    Ok(jobs)
 }
 
 pub async fn execute(
     caller: &Caller,
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
-    let jobs = new_jobs(caller, &params)?;
+    let jobs = new_jobs(caller, &params).await?;
     drop(params);
     check_not_draining(caller)?;
     let executor = &caller.server.executor;

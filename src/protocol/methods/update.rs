@@ -28,7 +28,8 @@ pub async fn execute(
     let job = Params::new(&params, &KEYS)?.job()?;
     let change = JobChange::read(&params)?;
     check_size(caller, job, &change).await?;
-    let job = caller.server.executor.update(job, change).await?;
+    let actor = caller.actor();
+    let job = caller.server.executor.update(job, change, &actor).await?;
     Ok(to_raw(&job))
 }
 

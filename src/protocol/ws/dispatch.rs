@@ -1,14 +1,15 @@
 //! Executes a session's requests in the order in which they came; requests that may take long run beside
 //! the others.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, pin::pin, sync::Arc};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
     methods::{
-        ConcurrentFuture, ConcurrentOutcome, Method, MethodFuture, Mode, Outcome, Parameters,
+        BatchedFuture, ConcurrentFuture, ConcurrentOutcome, Method, MethodFuture, Mode, Outcome,
+        Parameters,
     },
     outbox::{QueuedReply, ReplyPermit, SessionClosed},
     session::Session,
@@ -77,8 +78,10 @@ impl ReadyRequest {
 /// view of a job is about as long as its NewJob, and waits in memory to be sent.
 const BATCH_BYTES_MAX: usize = 256 << 10;
 
-/// An ordered or batched method.
+/// An ordered method.
 type Run = for<'a> fn(&'a Session, Parameters) -> MethodFuture<'a>;
+/// A batched method.
+type RunBatched = for<'a> fn(&'a Session, Parameters) -> BatchedFuture<'a>;
 /// A concurrent method.
 type RunConcurrent = for<'a> fn(&'a Session, Parameters) -> ConcurrentFuture<'a>;
 
@@ -91,12 +94,15 @@ pub async fn execute_in_order(session: Arc<Session>, mut requests: mpsc::Receive
     loop {
         let task = tokio::select! {
             biased;
-            Some(done) = batch.submits.next() => {
+            Some(done) = batch.next() => {
                 batch.answer(done).await;
                 continue;
             }
             work = requests.recv() => match work {
-                Some(work) => ReadyRequest::of(work, &session.caller.server.parser).await,
+                Some(work) => {
+                    let parser = &session.caller.server.parser;
+                    batch.beside(ReadyRequest::of(work, parser)).await
+                }
                 None => break,
             },
         };
@@ -130,9 +136,14 @@ struct ReplyTo {
 type SubmitResult = (ReplyTo, BytePermit, Result<Outcome, Refusal>);
 
 /// Submits that the store works on, in the order in which they came.
+///
+/// They are polled whatever else is awaited meanwhile, such as a client that does not read: a submit may
+/// have one of the few connections to the database, and would keep it from everybody.
 struct SubmitBatch<'a> {
     session: &'a Session,
     submits: FuturesOrdered<BoxFuture<'a, SubmitResult>>,
+    /// Those that are done and come before all `submits`.
+    done: VecDeque<SubmitResult>,
     bytes: usize,
 }
 
@@ -141,34 +152,60 @@ impl<'a> SubmitBatch<'a> {
         Self {
             session,
             submits: FuturesOrdered::new(),
+            done: VecDeque::new(),
             bytes: 0,
         }
     }
 
     /// Hands one more submit to the store; first waits for earlier ones if they have too many bytes.
-    async fn add(&mut self, task: ReadyRequest, run: Run) {
+    async fn add(&mut self, task: ReadyRequest, run: RunBatched) {
         while self.bytes + task.bytes.bytes() > BATCH_BYTES_MAX
-            && let Some(done) = self.submits.next().await
+            && let Some(done) = self.next().await
         {
             self.answer(done).await;
         }
         self.bytes += task.bytes.bytes();
+        let (reply_to, params, bytes) = task.split();
         let session = self.session;
+        let begun = self.beside(run(session, params)).await;
         self.submits.push_back(Box::pin(async move {
-            let (reply_to, params, bytes) = task.split();
-            let outcome = run(session, params).await;
+            let outcome = match begun {
+                Ok(rest) => rest.await,
+                Err(refusal) => Err(refusal),
+            };
             (reply_to, bytes, outcome)
         }));
     }
 
+    /// The next one that is done, in order; `None`: there are none. It is safe to drop the future.
+    async fn next(&mut self) -> Option<SubmitResult> {
+        match self.done.pop_front() {
+            Some(done) => Some(done),
+            None => self.submits.next().await,
+        }
+    }
+
+    /// Waits for something else, and lets the submits go on meanwhile.
+    async fn beside<T>(&mut self, what: impl Future<Output = T>) -> T {
+        let mut what = pin!(what);
+        loop {
+            tokio::select! {
+                biased;
+                value = &mut what => return value,
+                Some(done) = self.submits.next() => self.done.push_back(done),
+            }
+        }
+    }
+
     async fn answer(&mut self, (reply_to, bytes, outcome): SubmitResult) {
+        let session = self.session;
+        let permit = self.beside(session.outbox.reply_permit()).await;
         self.bytes -= bytes.bytes();
-        let permit = self.session.outbox.reply_permit().await;
-        send(self.session, permit, reply_to, outcome);
+        send(session, permit, reply_to, outcome);
     }
 
     async fn answer_all(&mut self) {
-        while let Some(done) = self.submits.next().await {
+        while let Some(done) = self.next().await {
             self.answer(done).await;
         }
     }

@@ -227,7 +227,7 @@ fn extend(dropped_range: &mut Option<DroppedRange>, from: Offset, content: Segme
 
 /// The number of line ends (0x0A) in `data`.
 pub fn line_ends(data: &[u8]) -> u64 {
-    data.iter().filter(|byte| **byte == b'\n').count() as u64
+    memchr::memchr_iter(b'\n', data).count() as u64
 }
 
 #[cfg(test)]

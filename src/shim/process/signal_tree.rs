@@ -81,20 +81,22 @@ impl SignalOutcome {
     }
 
     /// A leader that was refused at first may have changed its user since, and have received one of
-    /// the signals: then it counts as reached.
+    /// the signals: then it counts as reached, and so do those of the others that are not refused any
+    /// more. Those that still are, are named.
     fn recheck_leader(&mut self, leader: Option<i32>) {
         if let (Some(leader), Some(true)) = (leader, self.leader_refused)
             && !is_refused(leader)
         {
             self.leader_refused = Some(false);
             self.is_delivered = true;
+            self.refused.retain(|process| is_refused(process.pid));
         }
     }
 }
 
-/// Whether the kernel does not let us signal a child; a child that has exited keeps its user.
-fn is_refused(child: i32) -> bool {
-    fork::kill(child, 0) == Err(Errno::EPERM)
+/// Whether the kernel does not let us signal a process; a child that has exited keeps its user.
+fn is_refused(process: i32) -> bool {
+    fork::kill(process, 0) == Err(Errno::EPERM)
 }
 
 /// Sends a signal to the group of a leader that has not been reaped.
@@ -274,5 +276,31 @@ fn is_alive((pid, start_ticks): Identity) -> bool {
         Ok(Some(now)) => now.stat.start_ticks == start_ticks && now.is_alive(),
         Ok(None) => false,
         Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn who_is_not_refused_any_more_is_not_named_once_the_leader_is_reached() {
+        let mut leader = Command::new("sleep").arg("1000").spawn().expect("spawned");
+        let pid = leader.id() as i32;
+        let mut outcome = SignalOutcome {
+            refused: vec![Descendant::sample(pid, pid)],
+            leader_refused: Some(true),
+            ..SignalOutcome::default()
+        };
+        outcome.recheck_leader(Some(pid));
+        assert_eq!(outcome.leader_refused, Some(false));
+        assert!(
+            outcome.is_delivered && outcome.refused.is_empty(),
+            "{outcome:?}"
+        );
+        leader.kill().expect("killed");
+        leader.wait().expect("reaped");
     }
 }

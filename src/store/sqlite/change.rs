@@ -15,15 +15,13 @@ use crate::{
     sys::clock,
 };
 
-/// Actor of the state changes that another time makes.
-const ACTOR: &str = "update";
-
 /// Changes a job that has had no attempt, or only void ones. Its fingerprint, which is that of the
 /// submission, stays.
 pub(super) async fn update(
     batch: &mut WriteBatch<'_>,
     job: JobRef,
     change: &JobChange,
+    actor: &str,
 ) -> sqlx::Result<Updated> {
     let Some(snapshot) = batch.snapshot(job).await? else {
         return Ok(Updated::NotFound);
@@ -60,7 +58,7 @@ pub(super) async fn update(
         batch.tally.moved(queue, None, Some(counted));
     }
     if let Some(run_at) = change.run_at {
-        set_time(batch, number, run_at, clock::now()).await?;
+        set_time(batch, number, run_at, actor).await?;
     }
     view::known(batch.conn, number).await.map(Updated::Done)
 }
@@ -94,8 +92,9 @@ async fn set_time(
     batch: &mut WriteBatch<'_>,
     number: JobNumber,
     run_at: Option<Micros>,
-    at: Micros,
+    actor: &str,
 ) -> sqlx::Result<()> {
+    let at = clock::now();
     let (ready_at, shown) = (run_at.map(|at| at.0), run_at.map(Micros::to_rfc3339));
     let done = sqlx::query!(
         "UPDATE jobs SET ready_at = ?2, spec = json_set(spec, '$.run_at', ?3, '$.delay_s', NULL)
@@ -130,7 +129,7 @@ async fn set_time(
     .execute(&mut *batch.conn)
     .await?;
     all_moved(done.rows_affected(), 1)?;
-    batch.record(&snapshot, step, None, ACTOR, at);
+    batch.record(&snapshot, step, None, actor, at);
     Ok(())
 }
 

@@ -18,8 +18,9 @@ use super::{
 };
 use crate::store::write::ClaimRequest;
 use crate::{
-    job::{JobNumber, JobSpec, JobState, NotifyEntry, state},
+    job::{JobNumber, JobSpec, JobState, Micros, NotifyEntry, state},
     store::types::{Claimed, ClaimedJob},
+    sys::clock,
 };
 
 /// Actor of the state change to `running`.
@@ -95,6 +96,8 @@ async fn begin(
     request: &ClaimRequest,
     jobs: Vec<ClaimCandidate>,
 ) -> sqlx::Result<Claimed> {
+    // Not the moment of the request: it may have waited here while its job became queued.
+    let at = clock::now();
     let mut claims = Vec::with_capacity(jobs.len());
     let mut steps = Vec::with_capacity(jobs.len());
     for (ClaimCandidate { step, mut claim }, offer) in jobs.into_iter().zip(&request.offers) {
@@ -105,10 +108,10 @@ async fn begin(
     if !claims.is_empty() {
         add_inputs(batch, &mut claims).await?;
         update_jobs(batch, &steps).await?;
-        insert_attempts(batch, request, &claims).await?;
+        insert_attempts(batch, request, &claims, at).await?;
     }
     for step in steps {
-        batch.add_event(step, None, ACTOR, request.at);
+        batch.add_event(step, None, ACTOR, at);
     }
     Ok(Claimed {
         claims,
@@ -144,6 +147,7 @@ async fn insert_attempts(
     batch: &mut WriteBatch<'_>,
     request: &ClaimRequest,
     claims: &[ClaimedJob],
+    at: Micros,
 ) -> sqlx::Result<()> {
     let begun = claims
         .iter()
@@ -156,7 +160,7 @@ async fn insert_attempts(
             boot_id: &request.boot_id,
             instance: &request.instance,
             start_offset: int(claim.start_offset),
-            at: request.at.0,
+            at: at.0,
         });
     let rows = json(&begun.collect::<Vec<_>>())?;
     sqlx::query!(

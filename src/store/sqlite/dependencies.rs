@@ -297,6 +297,29 @@ pub(in crate::store) async fn dependants(
     .await
 }
 
+/// The id of the job that the first submission under a key waits for in an entry of its `after`, if that job
+/// was deleted since and may have had this number.
+pub(in crate::store) async fn deleted(
+    readers: &SqlitePool,
+    key: &str,
+    nth: usize,
+    number: JobNumber,
+) -> sqlx::Result<Option<JobId>> {
+    let nth = nth as i64;
+    let deleted = sqlx::query_scalar!(
+        r#"SELECT a.value ->> 'job' AS "id!: String"
+           FROM jobs AS j, json_each(j.spec, '$.after') AS a
+           WHERE j.idempotency_key = ?1 AND a.key = ?2 AND j.number > ?3
+             AND NOT EXISTS (SELECT 1 FROM jobs AS o WHERE o.id = a.value ->> 'job')"#,
+        key,
+        nth,
+        number
+    )
+    .fetch_optional(readers)
+    .await?;
+    deleted.as_deref().map(view::job_id).transpose()
+}
+
 /// The newest retry of a job, if there is one.
 pub(in crate::store) async fn newest_retry(
     readers: &SqlitePool,

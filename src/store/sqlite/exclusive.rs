@@ -3,6 +3,8 @@
 //! While a job with the key is active, none; otherwise the first one of each queue, so that a queue that
 //! is paused or full holds up no other. Of several that are claimed together `claim` takes one. The
 //! others are queued too, but no claim looks at them, and they are counted apart: `waits_for_key`.
+//!
+//! SQLite uses the index `jobs_exclusive` only where a statement repeats the index's own condition on `state`.
 
 use super::{
     columns::json,
@@ -82,19 +84,28 @@ async fn first_of_each_queue(
     keys: &str,
 ) -> sqlx::Result<Vec<QueuedJob>> {
     let rows = sqlx::query!(
+        // A partial index is used only where its own conditions are repeated; that of states would be
+        // taken otherwise, and read all queued jobs.
         r#"WITH RECURSIVE
            free(key) AS (
                SELECT k.value FROM json_each(?1) AS k WHERE NOT EXISTS
-                   (SELECT 1 FROM jobs AS a
-                    WHERE a.exclusive = k.value AND a.state IN ('running', 'paused'))),
+                   (SELECT 1 FROM jobs AS a INDEXED BY jobs_exclusive
+                    WHERE a.exclusive = k.value AND a.state = 'running'
+                      AND a.state IN ('queued', 'running', 'paused'))
+               AND NOT EXISTS
+                   (SELECT 1 FROM jobs AS a INDEXED BY jobs_exclusive
+                    WHERE a.exclusive = k.value AND a.state = 'paused'
+                      AND a.state IN ('queued', 'running', 'paused'))),
            first(key, number) AS (
-               SELECT key, (SELECT j.number FROM jobs AS j
+               SELECT key, (SELECT j.number FROM jobs AS j INDEXED BY jobs_exclusive
                             WHERE j.exclusive = key AND j.state = 'queued'
+                              AND j.state IN ('queued', 'running', 'paused')
                             ORDER BY j.queue, j.priority DESC, j.number LIMIT 1)
                FROM free
                UNION ALL
-               SELECT f.key, (SELECT j.number FROM jobs AS j
+               SELECT f.key, (SELECT j.number FROM jobs AS j INDEXED BY jobs_exclusive
                               WHERE j.exclusive = f.key AND j.state = 'queued'
+                                AND j.state IN ('queued', 'running', 'paused')
                                 AND j.queue > (SELECT l.queue FROM jobs AS l WHERE l.number = f.number)
                               ORDER BY j.queue, j.priority DESC, j.number LIMIT 1)
                FROM first AS f WHERE f.number IS NOT NULL)

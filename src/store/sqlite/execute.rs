@@ -100,8 +100,8 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
         Write::Input(job, input) => {
             WriteResult::InputOutcome(Box::new(inputs::input(batch, *job, input).await?))
         }
-        Write::Update(job, update) => {
-            WriteResult::Updated(Box::new(change::update(batch, *job, update).await?))
+        Write::Update(job, update, actor) => {
+            WriteResult::Updated(Box::new(change::update(batch, *job, update, actor).await?))
         }
         Write::NoticeTried(tried) => {
             notices::tried(batch, tried).await?;

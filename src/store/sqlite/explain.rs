@@ -18,19 +18,28 @@ const LISTED_MAX: i64 = 100;
 /// Why `job` is where it is.
 pub(in crate::store) async fn causes(readers: &SqlitePool, job: &Job) -> sqlx::Result<Causes> {
     let waits = job.state == JobState::Queued;
+    let key = job.spec.exclusive.as_deref().filter(|_| waits);
+    let key_holder = match key {
+        Some(key) => key_holder(readers, job, key).await?,
+        None => None,
+    };
+    // The others are ahead of it only once it has its key.
+    let key = key.filter(|_| key_holder.is_some());
     Ok(Causes {
         unmet: match job.state {
             JobState::Blocked => unmet(readers, job.number).await?,
             _ => Vec::new(),
         },
-        key_holder: match job.spec.exclusive.as_deref().filter(|_| waits) {
-            Some(key) => key_holder(readers, job.number, key).await?,
-            None => None,
+        unmet_more: match job.state {
+            JobState::Blocked => unmet_more(readers, job.number).await?,
+            _ => 0,
         },
         line: match waits {
-            true => Some(line(readers, job).await?),
+            true => Some(line(readers, job, key).await?),
             false => None,
         },
+        key_holder,
+        lost: lost(readers, job.number).await?,
         attempts: attempts(readers, job.number).await?,
         events: last_events(readers, job.number).await?,
     })
@@ -62,22 +71,38 @@ async fn unmet(readers: &SqlitePool, job: JobNumber) -> sqlx::Result<Vec<UnmetDe
     rows.collect()
 }
 
+/// How many more it waits for.
+async fn unmet_more(readers: &SqlitePool, job: JobNumber) -> sqlx::Result<u64> {
+    let all = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "all!: i64" FROM dependencies WHERE job = ?1 AND waiting = 1"#,
+        job
+    )
+    .fetch_one(readers)
+    .await?;
+    Ok((all - LISTED_MAX).max(0) as u64)
+}
+
 /// The job for which the others with its key wait: the active one, or the one whose turn it is.
 async fn key_holder(
     readers: &SqlitePool,
-    job: JobNumber,
+    job: &Job,
     key: &str,
 ) -> sqlx::Result<Option<JobSummary>> {
+    let (job, queue) = (job.number, &job.spec.queue);
     let row = sqlx::query!(
         r#"SELECT id AS "id!: String", number AS "number!: i64", name AS "name: String",
                state AS "state!: String"
            FROM jobs WHERE number = coalesce(
-               (SELECT number FROM jobs WHERE exclusive = ?1 AND state IN ('running', 'paused')),
+               (SELECT number FROM jobs INDEXED BY jobs_exclusive
+                WHERE exclusive = ?1 AND state IN ('running', 'paused')
+                  AND state IN ('queued', 'running', 'paused')),
                (SELECT number FROM jobs INDEXED BY jobs_turn_of_key
-                WHERE exclusive = ?1 AND state = 'queued' AND waits_for_key = 0))
+                WHERE exclusive = ?1 AND state = 'queued' AND waits_for_key = 0
+                ORDER BY queue = ?3 DESC LIMIT 1))
              AND EXISTS (SELECT 1 FROM jobs WHERE number = ?2 AND waits_for_key = 1)"#,
         key,
-        job
+        job,
+        queue
     )
     .fetch_optional(readers)
     .await?;
@@ -92,21 +117,13 @@ async fn key_holder(
     summary.transpose()
 }
 
-/// The line that a queued job stands in.
-async fn line(readers: &SqlitePool, job: &Job) -> sqlx::Result<QueueLine> {
-    let (queue, priority) = (&job.spec.queue, job.spec.priority);
-    let ahead = sqlx::query_scalar!(
-        r#"SELECT count(*) AS "jobs!: i64" FROM
-               (SELECT 1 FROM jobs INDEXED BY jobs_queued
-                WHERE queue = ?1 AND state = 'queued' AND waits_for_key = 0
-                  AND (priority > ?2 OR (priority = ?2 AND number < ?3)) LIMIT ?4)"#,
-        queue,
-        priority,
-        job.number,
-        AHEAD_MAX
-    )
-    .fetch_one(readers)
-    .await?;
+/// The line that a queued job stands in: that of its queue, or of its `key`.
+async fn line(readers: &SqlitePool, job: &Job, key: Option<&str>) -> sqlx::Result<QueueLine> {
+    let queue = &job.spec.queue;
+    let ahead = match key {
+        None => ahead_in_queue(readers, job).await?,
+        Some(key) => ahead_with_key(readers, job, key).await?,
+    };
     let mut lengths = sqlx::query_scalar!(
         r#"SELECT (finished_at - started_at) / 1e6 AS "seconds!: f64" FROM
                (SELECT finished_at, started_at, state FROM jobs INDEXED BY jobs_queue
@@ -124,6 +141,49 @@ async fn line(readers: &SqlitePool, job: &Job) -> sqlx::Result<QueueLine> {
         typical_s: lengths.get(lengths.len() / 2).copied(),
         sample: lengths.len() as u64,
     })
+}
+
+async fn ahead_in_queue(readers: &SqlitePool, job: &Job) -> sqlx::Result<i64> {
+    let (queue, priority) = (&job.spec.queue, job.spec.priority);
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "jobs!: i64" FROM
+               (SELECT 1 FROM jobs INDEXED BY jobs_queued
+                WHERE queue = ?1 AND state = 'queued' AND waits_for_key = 0
+                  AND (priority > ?2 OR (priority = ?2 AND number < ?3)) LIMIT ?4)"#,
+        queue,
+        priority,
+        job.number,
+        AHEAD_MAX
+    )
+    .fetch_one(readers)
+    .await
+}
+
+async fn ahead_with_key(readers: &SqlitePool, job: &Job, key: &str) -> sqlx::Result<i64> {
+    let (queue, priority) = (&job.spec.queue, job.spec.priority);
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "jobs!: i64" FROM
+               (SELECT 1 FROM jobs INDEXED BY jobs_exclusive
+                WHERE exclusive = ?5 AND queue = ?1 AND state = 'queued'
+                  AND state IN ('queued', 'running', 'paused')
+                  AND (priority > ?2 OR (priority = ?2 AND number < ?3)) LIMIT ?4)"#,
+        queue,
+        priority,
+        job.number,
+        AHEAD_MAX,
+        key
+    )
+    .fetch_one(readers)
+    .await
+}
+
+async fn lost(readers: &SqlitePool, job: JobNumber) -> sqlx::Result<u32> {
+    sqlx::query_scalar!(
+        r#"SELECT count(*) AS "lost!: u32" FROM attempts WHERE job = ?1 AND state = 'lost'"#,
+        job
+    )
+    .fetch_one(readers)
+    .await
 }
 
 /// The last attempts of a job, in their order.

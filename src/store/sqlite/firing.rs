@@ -49,8 +49,11 @@ pub(super) async fn fire(batch: &mut WriteBatch<'_>, firing: &Firing) -> sqlx::R
     for run in &firing.runs {
         if let Some(reason) = submit(batch, &mut schedule, firing, run, &mut fired).await? {
             let skipped = SkippedRun { at: run.at, reason };
-            schedule.skipped += 1;
-            schedule.last_skip = Some(skipped.clone());
+            // A request that is refused changes nothing.
+            if firing.cause != FiringCause::Request {
+                schedule.skipped += 1;
+                schedule.last_skip = Some(skipped.clone());
+            }
             fired.skipped.push(skipped);
         }
     }

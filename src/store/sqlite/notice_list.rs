@@ -27,7 +27,7 @@ pub(in crate::store) async fn waiting(
                entry AS "entry!: u32", destination AS "destination!: String", url AS "url: String",
                argv AS "argv: String", secret AS "secret: String", body AS "body!: String",
                attempts AS "attempts!: u32", since AS "since!: i64", due_at AS "due_at!: i64"
-           FROM notices
+           FROM notices INDEXED BY notices_due
            WHERE state = 'waiting' AND due_at > ?1 AND due_at <= ?2
                AND number NOT IN (SELECT value FROM json_each(?3))
                AND destination NOT IN (SELECT value FROM json_each(?4))
@@ -51,7 +51,7 @@ pub(in crate::store) async fn next_due(
 ) -> sqlx::Result<Option<Micros>> {
     let numbers = json(&numbers)?;
     let due_at = sqlx::query_scalar!(
-        r#"SELECT due_at AS "due_at!: i64" FROM notices
+        r#"SELECT due_at AS "due_at!: i64" FROM notices INDEXED BY notices_due
            WHERE state = 'waiting' AND due_at > ?1
                AND number NOT IN (SELECT value FROM json_each(?2))
            ORDER BY due_at LIMIT 1"#,

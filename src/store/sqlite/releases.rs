@@ -14,9 +14,11 @@ impl Releases {
     /// Those that a kill has left.
     pub async fn load(conn: &mut SqliteConnection) -> sqlx::Result<Self> {
         let left = sqlx::query_scalar!(
-            r#"SELECT DISTINCT d.on_job AS "job!: i64" FROM dependencies AS d
-               JOIN jobs AS j ON j.number = d.on_job
-               WHERE d.waiting = 1 AND j.state IN ('succeeded', 'failed', 'cancelled')
+            // Blocked jobs are few beside the final ones.
+            r#"SELECT DISTINCT d.on_job AS "job!: i64" FROM jobs AS b INDEXED BY jobs_state
+               CROSS JOIN dependencies AS d ON d.job = b.number AND d.waiting = 1
+               CROSS JOIN jobs AS j ON j.number = d.on_job
+               WHERE b.state = 'blocked' AND j.state IN ('succeeded', 'failed', 'cancelled')
                ORDER BY d.on_job"#
         )
         .fetch_all(conn)

@@ -148,7 +148,7 @@ pub(in crate::store) async fn due(
 ) -> sqlx::Result<Vec<Schedule>> {
     let rows = select_schedules!(
         "WHERE (sch.paused = 0 AND sch.next_at <= ?1)
-            OR (sch.waiting <> '[]' AND NOT EXISTS (SELECT 1 FROM jobs AS j
+            OR (sch.paused = 0 AND sch.waiting <> '[]' AND NOT EXISTS (SELECT 1 FROM jobs AS j
                 WHERE j.number = sch.last_job
                     AND j.state NOT IN ('succeeded', 'failed', 'cancelled')))
          ORDER BY sch.next_at LIMIT ?2",
@@ -180,7 +180,7 @@ pub(in crate::store) async fn awaited(readers: &SqlitePool) -> sqlx::Result<Vec<
     sqlx::query_scalar!(
         r#"SELECT j.number AS "number!: i64" FROM schedules AS sch
            JOIN jobs AS j ON j.number = sch.last_job
-           WHERE sch.waiting <> '[]' AND j.state NOT IN ('succeeded', 'failed', 'cancelled')"#
+           WHERE sch.paused = 0 AND sch.waiting <> '[]' AND j.state NOT IN ('succeeded', 'failed', 'cancelled')"#
     )
     .fetch_all(readers)
     .await

@@ -12,6 +12,7 @@ pub mod notices;
 pub mod presence;
 pub mod readers;
 pub mod retries;
+pub mod schedules;
 pub mod starts;
 pub mod times;
 pub mod transitions;

@@ -2,7 +2,7 @@
 //! cancel touched; another attempt only behind a lost or a failed one, where the job wants that.
 //! Believes only the ledger that the jobs themselves wrote and synced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
 use crate::{
@@ -19,7 +19,10 @@ pub fn check(evidence: &Evidence, touched: &BTreeMap<Key, Touched>) -> Vec<Viola
     let keys = evidence.keys_by_id();
     // Starts and ends of each attempt.
     let mut counts: BTreeMap<Key, BTreeMap<u32, [u32; 2]>> = BTreeMap::new();
-    for line in &evidence.lines {
+    let runs = evidence.rows.runs.iter();
+    let runs: BTreeSet<&str> = runs.map(|run| run.id.as_str()).collect();
+    let lines = evidence.lines.iter();
+    for line in lines.filter(|line| !runs.contains(line.job_id.as_str())) {
         let key = keys.get(line.job_id.as_str()).copied();
         let plan = key.and_then(|key| evidence.plans.get(&key));
         let Some((key, plan)) = key.zip(plan) else {

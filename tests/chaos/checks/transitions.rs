@@ -58,23 +58,23 @@ pub fn check(evidence: &Evidence) -> Vec<Violation> {
         }
         chain.push(&event.to);
     }
-    for row in &evidence.rows.jobs {
-        let last = chains.get(&row.number).and_then(|chain| chain.last());
-        if last != Some(&row.state.as_str()) {
-            let what = format!("is {}, its last event says {last:?}", row.state);
+    let jobs = evidence.rows.jobs.iter();
+    let jobs = jobs.map(|row| (row.number, &row.state, row.key()));
+    let runs = evidence.rows.runs.iter();
+    for (number, state, key) in jobs.chain(runs.map(|row| (row.number, &row.state, None))) {
+        let mut wrong = |what: String| {
             found.push(Violation {
                 check: NAME,
-                job: row.key(),
-                what,
-            });
+                job: key,
+                what: format!("job {number} {what}"),
+            })
+        };
+        let last = chains.get(&number).and_then(|chain| chain.last());
+        if last != Some(&state.as_str()) {
+            wrong(format!("is {state}, its last event says {last:?}"));
         }
-        if !["succeeded", "failed", "cancelled"].contains(&row.state.as_str()) {
-            let what = format!("is {} when all is over", row.state);
-            found.push(Violation {
-                check: NAME,
-                job: row.key(),
-                what,
-            });
+        if !["succeeded", "failed", "cancelled"].contains(&state.as_str()) {
+            wrong(format!("is {state} when all is over"));
         }
     }
     found.extend(told(evidence, &chains));

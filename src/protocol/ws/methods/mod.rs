@@ -65,6 +65,9 @@ pub enum ConcurrentOutcome<'a> {
     Deferred(MethodFuture<'a>),
 }
 
+/// The running first part of a batched method; it returns the rest.
+pub type BatchedFuture<'a> = BoxFuture<'a, Result<MethodFuture<'a>, Refusal>>;
+
 /// A running concurrent method.
 pub type ConcurrentFuture<'a> = BoxFuture<'a, Result<ConcurrentOutcome<'a>, Refusal>>;
 
@@ -73,8 +76,9 @@ pub type ConcurrentFuture<'a> = BoxFuture<'a, Result<ConcurrentOutcome<'a>, Refu
 pub enum Mode {
     /// After the request before it is answered, and before the next one begins.
     Ordered(for<'a> fn(&'a Session, Parameters) -> MethodFuture<'a>),
-    /// After the request before it; others of the same kind that follow it share its commit.
-    Batched(for<'a> fn(&'a Session, Parameters) -> MethodFuture<'a>),
+    /// After the request before it; others of the same kind that follow it share its commit. The first
+    /// part of it is done in order, as that of an ordered one.
+    Batched(for<'a> fn(&'a Session, Parameters) -> BatchedFuture<'a>),
     /// Begins in order, then runs beside all others: it may take long.
     Concurrent(for<'a> fn(&'a Session, Parameters) -> ConcurrentFuture<'a>),
 }
@@ -151,7 +155,7 @@ static METHODS: &[Method] = &[
     Method {
         name: "job.submit",
         mode: |params| match params.get("tail").is_none_or(Value::is_null) {
-            true => Mode::Batched(|session, params| Box::pin(submit::execute(session, params))),
+            true => Mode::Batched(|session, params| Box::pin(submit::begin(session, params))),
             false => Mode::Ordered(|session, params| Box::pin(submit::execute(session, params))),
         },
         ..CHANGES

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Outcome, tail::TailRequest};
+use super::{MethodFuture, Outcome, tail::TailRequest};
 use crate::{
     executor::StartAt,
     job::{Job, JobRef, JobSpec},
@@ -22,11 +22,25 @@ struct SubmitTailReply<'a> {
     tail_error: Option<Refusal>,
 }
 
+/// Prepares a submit without `tail`; the future stores the job.
+pub async fn begin(
+    session: &Session,
+    params: Map<String, Value>,
+) -> Result<MethodFuture<'_>, Refusal> {
+    let caller = &session.caller;
+    let job = submit::read(caller, &params)?;
+    drop(params);
+    let prepared = submit::prepare(caller, job).await?;
+    Ok(Box::pin(async move {
+        let submitted = submit::store_prepared(caller, prepared).await?;
+        Ok(submit::reply(&submitted).into())
+    }))
+}
+
+/// A submit with `tail`.
 pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
     let caller = &session.caller;
-    let Some(tail) = params.get("tail").filter(|tail| !tail.is_null()) else {
-        return submit::execute(caller, params).await.map(Outcome::from);
-    };
+    let tail = params.get("tail").unwrap_or(&Value::Null);
     let wanted = TailRequest::nested(tail);
     let job = submit::read(caller, &params)?;
     let wanted = wanted?;

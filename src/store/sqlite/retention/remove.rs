@@ -72,8 +72,8 @@ pub(super) async fn remove(
     Ok(removed)
 }
 
-/// Those of these jobs that may be removed, in this order. Whatever else a job must keep waiting
-/// for, such as something that has to be delivered first, is asked here.
+/// Those of these jobs that may be removed, in this order. Whatever else may keep a job for a while is
+/// asked here.
 async fn measure(batch: &mut WriteBatch<'_>, numbers: &[JobNumber]) -> sqlx::Result<Vec<Measured>> {
     let numbers = json(&numbers)?;
     let rows_max = ROWS_MAX + 1;

@@ -64,7 +64,6 @@ fn claim(shims: impl IntoIterator<Item = String>) -> Write {
         offers: shims.into_iter().map(offer).collect(),
         boot_id: "boot".into(),
         instance: "instance".into(),
-        at: Micros(0),
     })
 }
 
@@ -342,7 +341,7 @@ impl Dice {
                     run_at: any(self).then(|| any(self).then_some(IN_2096)),
                     ..JobChange::default()
                 };
-                Write::Update(JobRef::Number(number), change)
+                Write::Update(JobRef::Number(number), change, "dice".into())
             }
             12 => {
                 let (number, _) = self.job(writer, "'failed', 'cancelled'").await;
@@ -413,13 +412,24 @@ async fn the_counts_agree_with_the_database_after_any_mix_of_writes() {
         ..JobChange::default()
     };
     let results = writer
-        .write(vec![Write::Update(JobRef::Number(newest), change)])
+        .write(vec![Write::Update(
+            JobRef::Number(newest),
+            change,
+            "dice".into(),
+        )])
         .await;
     assert!(
         matches!(&results[0], Ok(WriteResult::Updated(updated)) if matches!(**updated, Updated::Done(_))),
         "{results:?}"
     );
     assert_true(&writer, &path, "a queued job has got a time").await;
+    every_step_came_about(&mut writer).await;
+    drop(writer);
+    assert_true(&Writer::of(&path).await, &path, "opened again").await;
+}
+
+/// The dice have thrown each of these transitions.
+async fn every_step_came_about(writer: &mut Writer) {
     let steps: Vec<(String, String)> = sqlx::query_as(
         "SELECT DISTINCT from_state, to_state FROM events WHERE from_state NOT NULL",
     )
@@ -439,8 +449,6 @@ async fn the_counts_agree_with_the_database_after_any_mix_of_writes() {
         let step = (step.0.to_owned(), step.1.to_owned());
         assert!(steps.contains(&step), "{step:?} did not come about");
     }
-    drop(writer);
-    assert_true(&Writer::of(&path).await, &path, "opened again").await;
 }
 
 #[tokio::test]
@@ -490,6 +498,41 @@ async fn steps(writer: &mut Writer, writes: Vec<Write>) -> (usize, Vec<Claimed>)
         Err(error) => panic!("refused: {error}"),
     });
     (steps.load(Ordering::Relaxed), claims.collect())
+}
+
+/// Steps of an end of a job with an exclusive key and the claim of the next one, with so many others in
+/// the queues: some without a key, some with the same one.
+async fn steps_of_a_key(others: usize) -> usize {
+    let directory = tempfile::tempdir().expect("makes a directory");
+    let mut writer = Writer::of(&directory.path().join("db")).await;
+    let with_key = |queue: &str| JobSpec {
+        exclusive: Some("k".into()),
+        ..job_in(queue, 0)
+    };
+    let jobs = ["q", "r"].map(with_key).into_iter();
+    let backlog = (0..others).flat_map(|_| [job_in("default", 0), with_key("q")]);
+    writer.write(vec![set_queue("q", 1, false, 1)]).await;
+    writer.write(vec![set_queue("r", 1, false, 1)]).await;
+    writer.write(vec![set_queue("default", 1, true, 1)]).await;
+    let results = writer
+        .write(vec![submit(jobs.chain(backlog).collect())])
+        .await;
+    assert!(results[0].is_ok(), "{results:?}");
+    let shim = |name: &str| claim([name.to_owned()]);
+    let (_, first) = steps(&mut writer, vec![shim("x")]).await;
+    let end = Write::Finish(Box::new(lost(first[0].claims[0].number, 1)));
+    let (steps, next) = steps(&mut writer, vec![end, shim("x")]).await;
+    assert_eq!(next[0].claims.len(), 1);
+    steps
+}
+
+#[tokio::test]
+async fn whose_turn_it_is_costs_nothing_for_other_jobs() {
+    let (alone, crowded) = (steps_of_a_key(2).await, steps_of_a_key(2000).await);
+    assert!(
+        crowded <= alone + alone / 10,
+        "{crowded} steps, {alone} without the others"
+    );
 }
 
 /// Steps of an end with the claim of its shim, and of a claim of three jobs, in a ledger where queue
@@ -552,6 +595,31 @@ async fn a_claim_reads_nothing_of_other_queues_of_the_history_or_of_the_backlog(
         assert!(
             alone > 0 && crowded <= alone + alone / 10,
             "{what}: {crowded} steps, {alone} without the others"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_exclusive_key_reads_nothing_of_the_other_queued_jobs() {
+    async fn steps_beside(others: usize) -> [usize; 2] {
+        let directory = tempfile::tempdir().expect("makes a directory");
+        let mut writer = Writer::of(&directory.path().join("db")).await;
+        writer.write(vec![set_queue("q", 4, false, 1)]).await;
+        writer.write(vec![set_queue("default", 1, true, 1)]).await;
+        let others = (0..others).map(|_| job_in("default", 0)).collect();
+        writer.write(vec![submit(others)]).await;
+        let mut keyed = job_in("q", 0);
+        keyed.exclusive = Some("k".into());
+        let (submitted, _) = steps(&mut writer, vec![submit(vec![keyed])]).await;
+        let (claimed, claims) = steps(&mut writer, vec![claim(["x".to_owned()])]).await;
+        assert_eq!(claims[0].claims.len(), 1);
+        [submitted, claimed]
+    }
+    let (few, many) = (steps_beside(10).await, steps_beside(3000).await);
+    for (few, many) in few.into_iter().zip(many) {
+        assert!(
+            many <= few + few / 10,
+            "{many} steps beside 3000 jobs, {few} beside 10"
         );
     }
 }
