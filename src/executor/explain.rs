@@ -31,6 +31,22 @@ impl Executor {
         let queue = queues.into_iter().find(|one| one.name == job.spec.queue);
         Ok(explanation(&job, &causes, queue.as_ref()))
     }
+
+    /// What a job that does not run waits for, or what besides its process has ended it, in sentences;
+    /// empty where neither is the case.
+    pub async fn reasons(&self, job: &Job) -> Result<String, Error> {
+        let facts = match job.state {
+            JobState::Scheduled | JobState::Blocked | JobState::Queued => {
+                let causes = self.inner.store.causes(job).await?;
+                let queues = self.inner.store.queues().await?;
+                let queue = queues.iter().find(|one| one.name == job.spec.queue);
+                waits(job, &causes, queue)
+            }
+            _ => unmet_demands(job),
+        };
+        let texts: Vec<_> = facts.into_iter().map(|(_, text)| text).collect();
+        Ok(texts.join(" "))
+    }
 }
 
 /// A fact and its sentence.
@@ -38,46 +54,8 @@ type Fact = (Value, String);
 
 fn explanation(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Explanation {
     let mut facts = vec![state(job)];
-    facts.extend(job.waits_until.map(|at| waits_until(job, causes.lost, at)));
-    facts.extend(causes.unmet.iter().map(waits_for_job));
-    if causes.unmet_more > 0 {
-        let more = causes.unmet_more;
-        let fact = json!({"kind": "waits_for_more_jobs", "jobs": more});
-        facts.push((fact, format!("It waits for {more} more jobs.")));
-    }
-    facts.extend(job.failed_dependency.iter().map(|on| {
-        let text = format!(
-            "It needed job {} to succeed, which {}.",
-            named(on.number, on.name.as_deref()),
-            ended(on.state, on.reason)
-        );
-        (json!({"kind": "failed_dependency", "on": on}), text)
-    }));
-    facts.extend(job.unmet_expectations.iter().map(|unmet| {
-        let text = format!(
-            "The output of its last attempt does not show {}.",
-            json!(unmet)
-        );
-        (
-            json!({"kind": "unmet_expectation", "expectation": unmet}),
-            text,
-        )
-    }));
-    if job.state == JobState::Queued {
-        facts.extend(
-            causes
-                .key_holder
-                .as_ref()
-                .map(|holder| waits_for_key(job, holder)),
-        );
-        facts.extend(queue.map(waits_for_slot));
-        let with_key = causes.key_holder.is_some();
-        facts.extend(
-            causes
-                .line
-                .map(|line| stands_in_line(&line, with_key, queue)),
-        );
-    }
+    facts.extend(waits(job, causes, queue));
+    facts.extend(unmet_demands(job));
     facts.extend(stop(job));
     let is_paused = job.state == JobState::Paused;
     facts.extend(causes.attempts.iter().map(|one| attempt(one, is_paused)));
@@ -90,6 +68,47 @@ fn explanation(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Explanation
         fact
     }));
     Explanation { summary, facts }
+}
+
+/// What a job waits for before it starts.
+fn waits(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    facts.extend(job.waits_until.map(|at| waits_until(job, causes.lost, at)));
+    facts.extend(causes.unmet.iter().map(waits_for_job));
+    if causes.unmet_more > 0 {
+        let more = causes.unmet_more;
+        let fact = json!({"kind": "waits_for_more_jobs", "jobs": more});
+        facts.push((fact, format!("It waits for {more} more jobs.")));
+    }
+    if job.state == JobState::Queued {
+        let holder = causes.key_holder.as_ref();
+        facts.extend(holder.map(|holder| waits_for_key(job, holder)));
+        facts.extend(queue.map(waits_for_slot));
+        let line = causes.line;
+        facts.extend(line.map(|line| stands_in_line(&line, holder.is_some(), queue)));
+    }
+    facts
+}
+
+/// What was demanded of other jobs and of its output, and did not come true.
+fn unmet_demands(job: &Job) -> Vec<Fact> {
+    let dependency = job.failed_dependency.iter().map(|on| {
+        let text = format!(
+            "It needed job {} to succeed, which {}.",
+            named(on.number, on.name.as_deref()),
+            ended(on.state, on.reason)
+        );
+        (json!({"kind": "failed_dependency", "on": on}), text)
+    });
+    let expectations = job.unmet_expectations.iter().map(|unmet| {
+        let text = format!(
+            "The output of its last attempt does not show {}.",
+            json!(unmet)
+        );
+        let fact = json!({"kind": "unmet_expectation", "expectation": unmet});
+        (fact, text)
+    });
+    dependency.chain(expectations).collect()
 }
 
 fn with_text((mut fact, text): Fact) -> Value {

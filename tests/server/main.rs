@@ -34,6 +34,7 @@ mod lines;
 mod long_paths;
 mod many;
 mod mcp;
+mod mcp_states;
 mod no_inodes;
 mod no_threads;
 mod notice_bounds;

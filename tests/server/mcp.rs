@@ -9,23 +9,28 @@ use crate::harness::{Client, Frame, Server, until};
 const CHARS_MAX: usize = 9_500;
 
 /// A client over HTTP, one connection for each request.
-struct Agent {
+pub struct Agent {
     session: Option<String>,
     requests: i64,
 }
 
 /// The text of a result, and whether it is an error.
-type Text = (String, bool);
+pub type Text = (String, bool);
 
 impl Agent {
-    fn new(server: &Server) -> Self {
+    pub fn new(server: &Server) -> Self {
+        Self::with_capabilities(server, json!({}))
+    }
+
+    /// The same with these capabilities.
+    pub fn with_capabilities(server: &Server, capabilities: Value) -> Self {
         let mut agent = Self {
             session: None,
             requests: 0,
         };
         let params = json!({
             "protocolVersion": "2025-06-18",
-            "capabilities": {},
+            "capabilities": capabilities,
             "clientInfo": {"name": "agent", "version": "1"},
         });
         let (status, reply) = agent.request(server, "initialize", params);
@@ -72,7 +77,7 @@ impl Agent {
         assert_eq!(server.http(&text).status, 204);
     }
 
-    fn request(&mut self, server: &Server, method: &str, params: Value) -> (u16, Value) {
+    pub fn request(&mut self, server: &Server, method: &str, params: Value) -> (u16, Value) {
         self.requests += 1;
         let id = self.requests;
         self.repeat(server, id, method, params)
@@ -84,7 +89,7 @@ impl Agent {
         self.post(server, &request.to_string())
     }
 
-    fn tool(&mut self, server: &Server, name: &str, arguments: Value) -> Text {
+    pub fn tool(&mut self, server: &Server, name: &str, arguments: Value) -> Text {
         let params = json!({"name": name, "arguments": arguments});
         let (status, reply) = self.request(server, "tools/call", params);
         assert_eq!(status, 200, "{reply}");
@@ -340,6 +345,11 @@ fn wrong_calls_get_a_text_that_says_what_to_do() {
         ("run", json!({"command": "true", "until": "("}), "until"),
         ("run", json!({"command": "true", "wait_s": "x"}), "wait_s"),
         ("run", json!({"command": "true", "cwd": "relative"}), "cwd"),
+        (
+            "run",
+            json!({"command": "true", "queue": "nobody"}),
+            "leave queue out",
+        ),
         ("wait", json!({"jobs": []}), "jobs"),
         ("wait", json!({"jobs": [99]}), "99"),
         ("wait", json!({"jobs": ["nobody"]}), "nobody"),

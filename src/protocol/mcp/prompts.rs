@@ -41,9 +41,10 @@ static PROMPTS: [PromptRow; 3] = [
             let job = if job.is_empty() { "last" } else { job };
             format!(
                 "Find out why job {job} failed. Call read_output {{\"job\": \"{job}\"}} for its exit code and \
-                 diagnostics, then read the bytes around the first error with from. If its log does not say \
-                 it, use search_output with error|fail|panic and compare with the last run of the same \
-                 command that succeeded (query_history). Quote the line that shows the cause, with its \
+                 diagnostics, then read the bytes around the first error with from. If it failed because of \
+                 another job, find out why that one failed. If its log does not say it, use search_output with \
+                 error|fail|panic and compare with the last run of the same command that succeeded \
+                 (query_history). Quote the line that shows the cause, with its \
                  offset, and say what to change. Do not guess: if the log does not show the cause, say so."
             )
         },

@@ -110,6 +110,9 @@ pub fn status_line(job: &Job) -> String {
         let word = if job.state.is_final() { "after" } else { "for" };
         let _ = write!(line, ", {word} {}", duration(length));
     }
+    if job.attempts > 1 && job.waits_until.is_none() {
+        let _ = write!(line, ", attempt {}", job.attempts);
+    }
     let _ = write!(
         line,
         ", {} bytes of output, id {}",
@@ -122,6 +125,16 @@ pub fn status_line(job: &Job) -> String {
         let _ = write!(line, ", {} leftover processes ended", job.leaked);
     }
     line
+}
+
+/// A sentence or more, short enough to stand beside others.
+pub fn brief(text: &str) -> String {
+    const BRIEF_CHARS_MAX: usize = 600;
+    let text = escape::visible(text);
+    match text.char_indices().nth(BRIEF_CHARS_MAX) {
+        None => text.to_string(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 /// The job's name, short and without what a terminal or a reader of lines would act on.
@@ -145,6 +158,13 @@ pub fn outcome(job: &Job) -> String {
             Some(format!("cannot start: {} ({})", error.what, error.name))
         }
     };
+    if let Some(at) = job.waits_until {
+        let attempt = match job.attempts {
+            0 => String::new(),
+            ended => format!("attempt {} ", ended + 1),
+        };
+        return format!("{state}, {attempt}starts in {}", until(at));
+    }
     let reason = job.reason.map(|reason| reason.name());
     match (reason, exit) {
         (Some("exit_code" | "signal" | "spawn") | None, Some(exit)) => format!("{state}: {exit}"),
@@ -174,6 +194,11 @@ pub fn duration(micros: i64) -> String {
 /// How long ago that was.
 pub fn age(at: Micros) -> String {
     duration((clock::now().0 - at.0).max(0))
+}
+
+/// How long it is until then.
+fn until(at: Micros) -> String {
+    duration((at.0 - clock::now().0).max(0))
 }
 
 /// Whether a job's end is an error for the call that ran it.

@@ -20,7 +20,7 @@ use super::{
     tools::output::{self, JobReport},
 };
 use crate::{
-    executor::{Action, Executor},
+    executor::{Action, Error, Executor},
     job::{Input, Job, JobRef, JobState, Micros},
     protocol::{ErrorKind, caller::Caller},
     sys::clock,
@@ -113,7 +113,11 @@ pub async fn update(caller: &Caller, id: &str, responses: InputResponses) -> Res
                 .server
                 .executor
                 .input(JobRef::Number(job.number), input);
-            written.await.map_err(|error| data(error.into()))?;
+            match written.await {
+                // The process reads no more, so the question is not open any more either.
+                Ok(_) | Err(Error::Conflict(_)) => {}
+                Err(error) => return Err(data(error.into())),
+            }
         }
     }
     Ok(())
@@ -128,7 +132,12 @@ fn answer(response: &Value) -> Option<String> {
 }
 
 async fn find(caller: &Caller, id: &str) -> Result<Job, ErrorData> {
-    let unknown = || ErrorData::invalid_params(format!("there is no task {id:?}"), None);
+    let unknown = || {
+        ErrorData::invalid_params(
+            format!("there is no task {id:?}; list_jobs shows the jobs there are"),
+            None,
+        )
+    };
     let job = jobs::of_task_id(id).ok_or_else(unknown)?;
     let executor: &Executor = &caller.server.executor;
     executor

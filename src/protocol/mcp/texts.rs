@@ -31,8 +31,10 @@ questions such as \"which builds failed last week\" in SQL.
 - Before you report that something was printed or passed, verify_transcript checks it against what was \
 stored.
 - A job is named by its number, its id, its task id, its name (the newest with that name), or \"last\".
-States: queued, running, paused, then succeeded, failed or cancelled. failed has a reason: exit_code, \
-signal, timeout, stalled, spawn, dependency, output_limit, lost (how it ended cannot be known).";
+States: scheduled (waits for a time or for its next attempt), blocked (waits for other jobs), queued, running, \
+paused, then succeeded, failed or cancelled. failed has a reason: exit_code, signal, timeout, stalled, spawn, \
+output_limit, dependency (a job that it waited for), unverified (its output did not show what was expected), \
+lost (how it ended cannot be known).";
 
 pub const run: &str = "Run a shell command in the background as a durable job: builds, tests, dev servers, \
 scripts, long trainings, other agents. Waits wait_s seconds (default 10) for its end and returns exit code, \

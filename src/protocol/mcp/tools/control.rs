@@ -48,8 +48,8 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let status = reply::status_line(&job);
     let status = match (before.state.is_final(), job.stop.is_some()) {
         (true, _) => format!("{status}; nothing to do"),
-        (false, true) => format!("{status}; {action} is asked for"),
-        (false, false) => format!("{status}; {action} is done"),
+        (false, true) if !job.state.is_final() => format!("{status}; {action} is asked for"),
+        (false, _) => format!("{status}; {action} is done"),
     };
     let next = match job.state.is_final() {
         true => NextCall::new("read_output", json!({"job": job.number, "tail_lines": 40})),

@@ -1,4 +1,4 @@
-//! `list_jobs`: one line per job, newest first.
+//! `list_jobs`: one line per job, newest first, and a second where it waits for other jobs.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,8 @@ use super::{
     call::{ToolCall, object},
 };
 use crate::{
-    job::{Command, Job, JobNumber},
+    executor::Executor,
+    job::{Command, Job, JobNumber, JobState},
     protocol::{jsonrpc::error::Refusal, methods},
 };
 
@@ -34,7 +35,7 @@ pub fn schema() -> Value {
     object(
         &[],
         json!({
-            "state": {"description": "one or a list of queued, running, paused, succeeded, failed, cancelled"},
+            "state": {"description": "one or a list of scheduled, blocked, queued, running, paused, succeeded, failed, cancelled"},
             "queue": {"type": "string"},
             "name": {"type": "string"},
             "labels": {"type": "object"},
@@ -73,7 +74,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let mut body = String::new();
     let mut shown = 0;
     for job in &page.jobs {
-        let line = line(job);
+        let line = line(job, &reasons(executor, job).await?);
         let chars = line.chars().count() + 1;
         // One at least, so that the next page begins after it.
         if chars > left && shown > 0 {
@@ -98,11 +99,23 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     Ok(Reply::text(reply::compose(&status, &body, &next, chars)))
 }
 
-/// A job in one line: how it stands, when it was submitted, and what it runs.
-fn line(job: &Job) -> String {
+/// Why a job is blocked or has failed without a fault of its process; the place of queued ones in their
+/// line would be too much for each.
+async fn reasons(executor: &Executor, job: &Job) -> Result<String, Refusal> {
+    if job.state != JobState::Blocked && !job.state.is_final() {
+        return Ok(String::new());
+    }
+    Ok(match executor.reasons(job).await?.as_str() {
+        "" => String::new(),
+        reasons => format!("\n  {}", reply::brief(reasons)),
+    })
+}
+
+/// A job in one line: how it stands, when it was submitted, and what it runs; then the reasons.
+fn line(job: &Job, reasons: &str) -> String {
     let name = reply::name(job).map(|name| format!(" [{name}]"));
     format!(
-        "{}{} {}, submitted {} ago, {} bytes: {}",
+        "{}{} {}, submitted {} ago, {} bytes: {}{reasons}",
         job.number,
         name.unwrap_or_default(),
         reply::outcome(job),

@@ -11,7 +11,7 @@ use super::super::{
 };
 use crate::{
     executor::{Error, ReadItem, ReadOptions},
-    job::{Job, JobRef, JobState, Offset, Stream},
+    job::{Job, JobRef, JobState, Offset, Reason, Stream},
     protocol::{caller::Caller, jsonrpc::error::Refusal},
     sys::clock,
 };
@@ -122,6 +122,11 @@ pub async fn report(caller: &Caller, job: &Job, report: JobReport<'_>) -> Result
         chars,
     } = report;
     let _turn = Turn::to_read(caller, job.output_bytes.saturating_sub(from)).await?;
+    let reasons = caller.server.executor.reasons(job).await?;
+    let beside = match reasons.as_str() {
+        "" => beside.to_owned(),
+        reasons => format!("{}\n{beside}", reply::brief(reasons)),
+    };
     let read = scan(caller, job, from, None).await?;
     let is_at_prompt = job.state == JobState::Running && read.ends_at_a_prompt();
     let mut status = reply::status_line(job);
@@ -142,7 +147,7 @@ pub async fn report(caller: &Caller, job: &Job, report: JobReport<'_>) -> Result
     };
     let excerpt = in_turn(caller, read, move |pieces| excerpt::excerpt(pieces, bounds));
     let body = match excerpt.await? {
-        empty if empty.is_empty() => beside.to_owned(),
+        empty if empty.is_empty() => beside,
         excerpt => format!("{beside}{label}{excerpt}"),
     };
     Ok(reply::compose(&status, &body, &next, chars))
@@ -151,15 +156,20 @@ pub async fn report(caller: &Caller, job: &Job, report: JobReport<'_>) -> Result
 /// What a model is likely to do next.
 fn next_call(job: &Job, is_at_prompt: bool) -> NextCall {
     let number = job.number;
+    if let Some(on) = &job.failed_dependency {
+        return NextCall::new("read_output", json!({"job": on.number}));
+    }
     match job.state {
         JobState::Running if is_at_prompt && job.spec.interactive => NextCall::new(
             "send_input",
             json!({"job": number, "text": "…", "enter": true}),
         ),
-        JobState::Failed if job.output_bytes > 0 => NextCall::new(
-            "search_output",
-            json!({"job": number, "pattern": "(?i)error|fail|panic"}),
-        ),
+        JobState::Failed if job.output_bytes > 0 && job.reason != Some(Reason::Unverified) => {
+            NextCall::new(
+                "search_output",
+                json!({"job": number, "pattern": "(?i)error|fail|panic"}),
+            )
+        }
         state if state.is_final() && job.output_bytes == 0 => {
             NextCall::new("list_jobs", json!({"limit": 5}))
         }
@@ -239,6 +249,18 @@ pub async fn last_line(caller: &Caller, job: JobRef) -> String {
     }
 }
 
+/// What a job that is waited for does: its last line, or how it stands if it has not written one.
+pub async fn progress(caller: &Caller, job: JobRef) -> String {
+    let last = last_line(caller, job).await;
+    if !last.is_empty() {
+        return last;
+    }
+    match caller.server.executor.get(job, Default::default()).await {
+        Ok(job) => format!("job {} {}, no output yet", job.number, reply::outcome(&job)),
+        Err(_) => String::new(),
+    }
+}
+
 /// The last line with text.
 fn last_text(pieces: &Pieces<'_>) -> String {
     let mut last = String::new();
@@ -270,7 +292,7 @@ pub async fn prompt(caller: &Caller, job: &Job, age: Duration) -> Option<String>
         return None;
     };
     let is_old = clock::now().0 - last.at.0 >= age.as_micros() as i64;
-    if !is_old || last.data.ends_with(b"\n") {
+    if !is_old || !is_end(last.offset, &last.data, job.output_bytes) || last.data.ends_with(b"\n") {
         return None;
     }
     let piece = Piece {
@@ -280,6 +302,11 @@ pub async fn prompt(caller: &Caller, job: &Job, age: Duration) -> Option<String>
     let mut pieces = Pieces::new(vec![piece], job.output_bytes);
     pieces.from = last.offset;
     Some(last_text(&pieces))
+}
+
+/// Whether these bytes are the end of the output: newer ones may exist that cannot be read yet.
+fn is_end(offset: Offset, bytes: &[u8], output_bytes: Offset) -> bool {
+    offset + bytes.len() as u64 == output_bytes
 }
 
 /// Reads what is looked through of an output: all of it, or its head and its tail.

@@ -187,6 +187,10 @@ fn in_our_words(mut refusal: Refusal) -> Refusal {
     let words = [
         ("shell: ", "command: "),
         ("argv or shell", "command or argv"),
+        (
+            "make it first, or take one that a list of the queues shows",
+            "leave queue out, or name one that there is",
+        ),
     ];
     for (theirs, ours) in words {
         refusal.message = refusal.message.replacen(theirs, ours, 1);

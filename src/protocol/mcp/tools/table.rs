@@ -25,8 +25,6 @@ enum Effect {
     Reads,
     /// It may run or stop anything.
     Acts,
-    /// The same; a repeated call has no further effect.
-    ActsOnce,
 }
 
 /// A tool.
@@ -59,7 +57,7 @@ static TOOLS: [ToolRow; 9] = [
     tool!(wait, Reads),
     tool!(read_output, Reads),
     tool!(send_input, Acts),
-    tool!(control, ActsOnce),
+    tool!(control, Acts),
     tool!(list_jobs, Reads),
     tool!(search_output, Reads),
     tool!(query_history, Reads),
@@ -83,7 +81,7 @@ impl ToolRow {
         let annotations = ToolAnnotations::new()
             .read_only(self.effect == Effect::Reads)
             .destructive(self.effect != Effect::Reads)
-            .idempotent(self.effect != Effect::Acts)
+            .idempotent(self.effect == Effect::Reads)
             .open_world(self.effect != Effect::Reads);
         let schema = match (self.schema)() {
             Value::Object(schema) => schema,

@@ -13,6 +13,8 @@ use super::{
 use crate::protocol::{jsonrpc::error::Refusal, methods};
 
 const KEYS: [&str; 2] = ["job", "claims"];
+/// Gaps of the output that an answer names, the first ones.
+const GAPS_SHOWN_MAX: usize = 5;
 
 /// The arguments.
 pub fn schema() -> Value {
@@ -42,10 +44,12 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let verdict: Value = serde_json::from_str(verdict.get()).unwrap_or_default();
     let (body, all) = findings(&verdict, &claims);
     let intact = verdict["intact"].as_bool().unwrap_or(false);
-    let status = match (intact, all) {
-        (true, true) => "verified: the log is as it was stored, and every claim holds",
-        (true, false) => "NOT verified: a claim does not hold",
-        (false, _) => "NOT verified: what is stored is not what was written",
+    let is_whole = verdict["gaps"].as_array().is_none_or(Vec::is_empty);
+    let status = match (intact, all, is_whole) {
+        (true, true, _) => "verified: the log is as it was stored, and every claim holds",
+        (true, false, true) => "NOT verified: a claim does not hold",
+        (true, false, false) => "NOT verified: a claim does not hold in what is left of the log",
+        (false, ..) => "NOT verified: what is stored is not what was written",
     };
     let status = format!("{}; {status}", reply::status_line(&job));
     let next = NextCall::new("read_output", json!({"job": job.number, "tail_lines": 60}));
@@ -68,6 +72,13 @@ fn findings(verdict: &Value, claims: &Value) -> (String, bool) {
         };
         let word = if holds { "holds" } else { "does NOT hold" };
         body.push_str(&format!("{word}{at}: {claim}\n"));
+    }
+    let gaps = verdict["gaps"].as_array().unwrap_or(&none).iter();
+    for gap in gaps.take(GAPS_SHOWN_MAX) {
+        body.push_str(&format!(
+            "bytes {}-{} are not stored any more, and nothing can be checked against them\n",
+            gap["from"], gap["to"]
+        ));
     }
     if let Some(digest) = verdict["output_sha256"].as_str() {
         body.push_str(&format!("sha256 of the output: {digest}\n"));

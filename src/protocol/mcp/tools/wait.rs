@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     executor::{Until, Waited},
-    job::{Job, JobRef, Offset},
+    job::{Job, JobRef, JobState, Offset},
     protocol::jsonrpc::{
         error::Refusal,
         params::{OFFSET_MAX, Params},
@@ -177,6 +177,26 @@ fn others(waited: &Waited, shown: i64, chars_max: usize) -> String {
     reply::fitting_lines(&lines, chars_max)
 }
 
+/// How each job stands, with its last line, or with what it waits for if it does not run.
+async fn unchanged_lines(call: &ToolCall<'_>, waited: &Waited) -> Vec<String> {
+    let mut lines = Vec::new();
+    for job in &waited.jobs {
+        let last = output::last_line(call.caller, JobRef::Number(job.number)).await;
+        let last = match last.as_str() {
+            "" => "no output yet".to_owned(),
+            last => format!("last line: {last}"),
+        };
+        let reasons = call.caller.server.executor.reasons(job).await;
+        let reasons = match reasons.unwrap_or_default().as_str() {
+            "" => String::new(),
+            reasons => format!(". {}", reply::brief(reasons)),
+        };
+        let status = reply::status_line(job);
+        lines.push(format!("{status}; no change; {last}{reasons}"));
+    }
+    lines
+}
+
 /// The answer of a wait without news: how long, the last line, and, the second time, a better call.
 async fn nothing_new(
     call: &ToolCall<'_>,
@@ -187,21 +207,14 @@ async fn nothing_new(
 ) -> String {
     let times = call.caller.server.mcp.count_empty_wait(key);
     let numbers: Vec<_> = waited.jobs.iter().map(|job| job.number).collect();
-    let mut lines = Vec::new();
-    for job in &waited.jobs {
-        let last = output::last_line(call.caller, JobRef::Number(job.number)).await;
-        let last = match last.as_str() {
-            "" => "no output yet".to_owned(),
-            last => format!("last line: {last}"),
-        };
-        lines.push(format!("{}; no change; {last}", reply::status_line(job)));
-    }
+    let lines = unchanged_lines(call, waited).await;
     let mut arguments = json!({"jobs": numbers, "from": from});
     if let Some(until) = call.arguments.get("until") {
         arguments["until"] = until.clone();
     }
     let mut advice = String::new();
-    if times > 1 {
+    let runs = waited.jobs.iter().any(|job| job.state == JobState::Running);
+    if times > 1 && runs {
         arguments["until"] = json!({"idle_s": SUGGESTED_IDLE_S});
         advice = format!(
             "This wait was in vain {times} times in a row. Do other work and come back, wait for a text of the \
@@ -210,11 +223,20 @@ async fn nothing_new(
         );
     }
     let mut next = NextCall::new("wait", arguments);
+    if times > 1 && !runs {
+        advice = format!(
+            "This wait was in vain {times} times in a row, and none of its jobs runs. Do other work and come back, \
+             or use control to cancel it, or to resume it if it is paused.\n"
+        );
+        let active = json!({"state": ["running", "paused"]});
+        next = NextCall::new("list_jobs", active);
+    }
     let only = (waited.jobs.len() == 1)
         .then(|| waited.jobs.first())
         .flatten();
     if let Some(job) = only
         && job.spec.interactive
+        && job.state == JobState::Running
         && let Some(prompt) = output::prompt(call.caller, job, PROMPT_AGE).await
     {
         advice = format!("It may wait for input: {prompt}\n{advice}");
