@@ -17,7 +17,10 @@ use super::{
     client::ASK_USER_LABEL,
     errors::data,
     jobs, reply,
-    tools::output::{self, JobReport},
+    tools::{
+        last_line,
+        output::{self, JobReport},
+    },
 };
 use crate::{
     executor::{Action, Error, Executor},
@@ -184,7 +187,7 @@ async fn question(
     if job.state != JobState::Running || !job.spec.labels.contains_key(ASK_USER_LABEL) {
         return None;
     }
-    let prompt = output::prompt(caller, job, PROMPT_AGE).await?;
+    let prompt = last_line::prompt(caller, job, PROMPT_AGE).await?;
     let schema: ElicitationSchema = serde_json::from_value(json!({
         "type": "object",
         "properties": {ANSWER: {"type": "string", "title": "Answer"}},

@@ -11,6 +11,7 @@ use super::{
     },
     arguments,
     call::{ToolCall, object},
+    last_line,
     output::{self, JobReport},
     waiting::{self, Ending},
 };
@@ -181,7 +182,7 @@ fn others(waited: &Waited, shown: i64, chars_max: usize) -> String {
 async fn unchanged_lines(call: &ToolCall<'_>, waited: &Waited) -> Vec<String> {
     let mut lines = Vec::new();
     for job in &waited.jobs {
-        let last = output::last_line(call.caller, JobRef::Number(job.number)).await;
+        let last = last_line::last_line(call.caller, JobRef::Number(job.number)).await;
         let last = match last.as_str() {
             "" => "no output yet".to_owned(),
             last => format!("last line: {last}"),
@@ -237,7 +238,7 @@ async fn nothing_new(
     if let Some(job) = only
         && job.spec.interactive
         && job.state == JobState::Running
-        && let Some(prompt) = output::prompt(call.caller, job, PROMPT_AGE).await
+        && let Some(prompt) = last_line::prompt(call.caller, job, PROMPT_AGE).await
     {
         advice = format!("It may wait for input: {prompt}\n{advice}");
         let answer = json!({"job": job.number, "text": "…", "enter": true});

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rmcp::model::ProgressNotificationParam;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::{call::ToolCall, output};
+use super::{call::ToolCall, last_line};
 use crate::{
     executor::{Until, WaitOptions, Waited},
     job::JobRef,
@@ -64,7 +64,7 @@ async fn tell_progress(call: &ToolCall<'_>, job: JobRef) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let message = output::progress(call.caller, job).await;
+        let message = last_line::progress(call.caller, job).await;
         let progress = ProgressNotificationParam::new(token.clone(), start.elapsed().as_secs_f64())
             .with_message(message);
         if call.context.peer.notify_progress(progress).await.is_err() {
