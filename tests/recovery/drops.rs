@@ -264,6 +264,11 @@ fn a_shim_that_is_killed_while_it_drops_leaves_what_it_kept() {
             }
         }
         assert_eq!(kept + dropped.bytes, end["output_bytes"]);
-        assert!(kept <= 4 << 20);
+        // The shim writes on while segments are being dropped: up to a segment, and it was killed anywhere.
+        let about_to_go = match when_full {
+            WhenFull::DropOldest => 512 << 10,
+            _ => 0,
+        };
+        assert!(kept <= (4 << 20) + about_to_go, "{kept}");
     }
 }
