@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The most jobs of one step; the store may take fewer.
-const STEP_JOBS: usize = 32;
+const STEP_JOBS: usize = 16;
 /// The longest pause between two steps. It is as long as the step was, so that removals take at most
 /// half of the writer's time.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
