@@ -131,7 +131,8 @@ impl Retention {
     }
 
     /// Counts bytes that are about to be written into the current segment, and returns the segments
-    /// that must be dropped first: none while an earlier drop is unconfirmed.
+    /// that must be dropped for them: none while an earlier drop is unconfirmed. The bytes do not wait for
+    /// the drop; the next segment does.
     pub fn add(&mut self, data: &[u8]) -> Option<Victims> {
         let more = SegmentContent::of(data);
         self.kept.add(more);
