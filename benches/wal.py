@@ -70,7 +70,7 @@ class Bench:
             [binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir, "--log-level", "warn"],
             stdout=subprocess.PIPE)
         self.ready = json.loads(self.server.stdout.readline())
-        self.part, self.over = Part(), False
+        self.part, self.over, self.sockets = Part(), False, []
 
     async def connect(self):
         with open(self.ready["token_file"], encoding="ascii") as file:
@@ -79,6 +79,7 @@ class Bench:
             f"ws://{self.ready['listen']}/ws", max_size=None,
             additional_headers={"Authorization": f"Bearer {token}"})
         await socket.recv()
+        self.sockets.append(socket)
         return Session(socket)
 
     async def submit(self, rate):
@@ -134,6 +135,8 @@ class Bench:
         if failed:
             raise failed[0]
         await asyncio.wait(tasks, timeout=40)
+        while self.sockets:
+            await self.sockets.pop().close()
         return self.part
 
 
