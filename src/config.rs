@@ -159,6 +159,9 @@ settings! {
     held_bytes_max: u64 = 16 << 20, (4 << 20)..=(1 << 40);
     /// Most jobs of one job.submit_many.
     submit_many_max: u64 = 10_000, 1..=10_000;
+    /// Most bytes of the commands, environments, labels and stdin of these jobs; also at most half of
+    /// wal_bytes_max, because they are stored in one commit.
+    submit_many_bytes_max: u64 = 32 << 20, (1 << 20)..=(1 << 34);
     /// Requests that a session may send at once; sessions that send more take turns.
     requests_burst_max: u64 = 256, 1..=1_000_000;
     /// How many of these requests a session regains every second.
@@ -359,6 +362,17 @@ impl Settings {
     /// `ping_interval_s` as a [`Duration`].
     pub fn ping_interval(&self) -> Duration {
         Duration::from_secs(self.ping_interval_s)
+    }
+
+    /// The bytes that one `job.submit_many` may store.
+    pub fn submit_many_bytes(&self) -> u64 {
+        self.submit_many_bytes_max.min(self.wal_bytes_max / 2)
+    }
+
+    /// The bytes that a session may send of one `job.submit_many` before its last part: half of what all
+    /// sessions may hold.
+    pub fn parts_bytes(&self) -> u64 {
+        self.held_bytes_max / 2
     }
 
     /// `message_bytes_max` as a length in memory.

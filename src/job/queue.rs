@@ -6,11 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{
-    Expectation, NewJobRefusal,
-    read::NAME_BYTES_MAX,
-    spec::{JobSpec, MERGED_KEYS},
-};
+use super::{Expectation, NewJobRefusal, read::NAME_BYTES_MAX, spec::JobSpec};
 
 /// A queue as users see it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -155,7 +151,7 @@ impl Queue {
                     filled.insert(key.clone(), default.clone());
                 }
                 (Some(Value::Object(own)), Value::Object(entries))
-                    if MERGED_KEYS.contains(&key.as_str()) =>
+                    if JobSpec::MERGED_KEYS.contains(&key.as_str()) =>
                 {
                     for (name, value) in entries {
                         own.entry(name).or_insert_with(|| value.clone());

@@ -25,9 +25,6 @@ use super::{
     time::{Micros, Seconds},
 };
 
-/// Keys whose entries are the user's own: those of a queue and of a job are merged.
-pub(super) const MERGED_KEYS: [&str; 2] = ["env", "labels"];
-
 /// A job as submitted, defaults filled in. Two submissions are the same job if and only if their
 /// specs are equal, the idempotency key aside.
 ///
@@ -138,6 +135,8 @@ static KNOWN_KEYS: LazyLock<Vec<&str>> = LazyLock::new(|| {
 });
 
 impl JobSpec {
+    /// Keys whose entries are the user's own: those of defaults and of a job are merged.
+    pub const MERGED_KEYS: [&'static str; 2] = ["env", "labels"];
     /// The queue of a job that names none.
     pub const QUEUE: &'static str = "default";
     /// The queue of `run`.
@@ -146,6 +145,18 @@ impl JobSpec {
     /// The keys of a NewJob that this version understands.
     pub fn keys() -> &'static [&'static str] {
         &KNOWN_KEYS[..KNOWN_KEYS.len() - 1]
+    }
+
+    /// Bytes of the texts of a job that can be long: its command, environment, labels, notices and stdin.
+    pub fn text_bytes(&self) -> usize {
+        let command = match &self.command {
+            Command::Argv(words) => words.iter().map(String::len).sum(),
+            Command::Shell(text) => text.len(),
+        };
+        let pairs = self.env.iter().chain(&self.labels);
+        let pairs: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
+        let notify = self.notify.iter().map(NotifyEntry::text_bytes);
+        command + pairs + notify.sum::<usize>() + self.stdin.as_ref().map_or(0, String::len)
     }
 
     /// A job with all defaults.
@@ -308,7 +319,7 @@ fn remove_nulls(object: &mut Map<String, Value>) {
     object.retain(|_, value| !value.is_null());
     for (key, value) in object {
         if let Value::Object(inner) = value
-            && !MERGED_KEYS.contains(&key.as_str())
+            && !JobSpec::MERGED_KEYS.contains(&key.as_str())
         {
             inner.retain(|_, value| !value.is_null());
         }

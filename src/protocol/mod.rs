@@ -23,5 +23,6 @@ mod ws;
 pub use kind::ErrorKind;
 pub use limits::session_slots::{SessionSlot, SessionSlots};
 pub use limits::{memory_budget::MemoryBudget, offload::ParserThread, rate_limit::FairQueue};
+pub use methods::submit_many::LARGE_AT_ONCE as LARGE_BATCHES_AT_ONCE;
 pub use refusals::{RefusalLog, RefusalReason};
 pub use server_state::{ServerAddresses, ServerState};

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use axum::http::HeaderMap;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -50,6 +51,8 @@ pub struct ServerState {
     pub fair_queue: Arc<FairQueue>,
     /// What all sessions together hold in memory.
     pub memory_budget: Arc<MemoryBudget>,
+    /// The permits of `job.submit_many` with many jobs.
+    pub large_batches: Semaphore,
     /// The thread that parses and writes long messages.
     pub parser: ParserThread,
     /// What all MCP sessions share.

@@ -12,9 +12,12 @@ use super::types::{
     SegmentRow, ShimOffer, StartedAttempt, StopRequested, Submission, SubmitOutcome, Updated,
 };
 use crate::job::{
-    Command, Input, JobChange, JobNumber, JobRef, JobSpec, Micros, NotifyEntry, QueueChange,
-    Schedule, StopRequest, Survivor,
+    Input, JobChange, JobNumber, JobRef, Micros, QueueChange, Schedule, StopRequest, Survivor,
 };
+
+/// About how many bytes of the write-ahead log a row of a large batch takes beside its texts, with its
+/// entries in other tables and in indexes.
+const ROW_LOG_BYTES: u64 = 1600;
 
 /// One write.
 #[derive(Debug)]
@@ -167,10 +170,15 @@ impl Write {
         }
     }
 
+    /// About how many bytes of the write-ahead log it takes: an upper bound for long texts and many rows.
+    pub fn log_bytes(&self) -> u64 {
+        self.data_bytes() / 4 * 5 + self.rows() as u64 * ROW_LOG_BYTES
+    }
+
     /// About how many bytes of data it stores, beside a few hundred for each row.
     pub fn data_bytes(&self) -> u64 {
         let bytes = match self {
-            Self::Submit(submissions) => submissions.iter().map(|one| text_bytes(&one.job)).sum(),
+            Self::Submit(submissions) => submissions.iter().map(|one| one.job.text_bytes()).sum(),
             Self::Finish(finish) => match &finish.kept {
                 OutputPlacement::Rows { chunks, .. } => chunks.iter().map(|c| c.data.len()).sum(),
                 OutputPlacement::Segments { .. } => 0,
@@ -183,24 +191,12 @@ impl Write {
                     .runs
                     .iter()
                     .filter_map(|run| run.submission.as_ref().ok());
-                jobs.map(|one| text_bytes(&one.job)).sum()
+                jobs.map(|one| one.job.text_bytes()).sum()
             }
             _ => 0,
         };
         bytes as u64
     }
-}
-
-/// What is long in a job.
-fn text_bytes(job: &JobSpec) -> usize {
-    let command = match &job.command {
-        Command::Argv(words) => words.iter().map(String::len).sum(),
-        Command::Shell(text) => text.len(),
-    };
-    let pairs = job.env.iter().chain(&job.labels);
-    let pairs: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
-    let notify = job.notify.iter().map(NotifyEntry::text_bytes);
-    command + pairs + notify.sum::<usize>() + job.stdin.as_ref().map_or(0, String::len)
 }
 
 impl Write {

@@ -237,7 +237,7 @@ fn a_file_of_jobs_is_submitted() {
     let json = call(&server, "submit", &["--many", "/dev/null", "--json"]).json();
     assert_eq!(json, json!([]));
 
-    // A file for three requests, whose lines name each other across them.
+    // A file for three messages, whose lines name each other across them.
     let padding = "x".repeat(100 << 10);
     let line = |nth: usize| {
         let after: Vec<_> = [0, nth - 1]
@@ -394,4 +394,48 @@ fn schedules_are_tried_set_listed_run_and_taken_away() {
     assert_eq!(call(&server, "schedule", &["pause", "nothing"]).code(), 1);
     fine(call(&server, "schedule", &["rm", "leap"]));
     assert_eq!(call(&server, "schedule", &["rm", "leap"]).code(), 1);
+}
+
+/// The environment of the shell counts once, and what is longer than a message goes in parts: so a refused
+/// last line means that no line was submitted.
+#[test]
+fn a_long_file_is_submitted_as_a_whole_or_not_at_all() {
+    let server = Server::start();
+    fine(call(&server, "queue", &["set", "held", "--pause"]));
+    let place = server.scratch("jobs");
+    std::fs::create_dir(&place).expect("a directory");
+    let file = place.join("jobs.jsonl");
+    let path = file.to_str().expect("UTF-8");
+    let line = |nth: usize| {
+        let name = format!("{nth} {}", "x".repeat(500));
+        json!({"shell": ":", "name": name, "after": [{"job": "#0"}]}).to_string()
+    };
+    let first = json!({"shell": ":"}).to_string();
+    let mut lines: Vec<_> = std::iter::once(first).chain((1..3000).map(line)).collect();
+    let submit = |lines: &[String]| {
+        std::fs::write(&file, lines.join("\n")).expect("the file");
+        let submit = server
+            .cli("submit")
+            .args(["--many", path, "--queue", "held", "--json"]);
+        submit.env("LONG", "x".repeat(5_000)).run()
+    };
+    lines.push(json!({"shell": ":", "queue": "nowhere"}).to_string());
+    let refused = submit(&lines);
+    assert_eq!(refused.code(), 1);
+    let error = refused.err();
+    assert!(
+        error.contains("line 3001") && error.contains("nothing was submitted"),
+        "{error}"
+    );
+    assert_eq!(call(&server, "ls", &["--all", "--json"]).json(), json!([]));
+    lines.pop();
+    let jobs = submit(&lines).json();
+    assert_eq!(jobs.as_array().map(Vec::len), Some(3000));
+    let last = show(&server, "3000");
+    assert_eq!(last["after"][0]["job"], jobs[0]["id"]);
+    assert!(
+        last["env_names"]
+            .as_array()
+            .is_some_and(|names| names.contains(&json!("LONG")))
+    );
 }

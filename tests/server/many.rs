@@ -181,3 +181,188 @@ fn the_bound_of_arrays_and_objects_is_named_as_it_is_told() {
         assert!(message.contains(&limits[limit].to_string()), "{error}");
     }
 }
+
+fn part(jobs: impl IntoIterator<Item = Value>, part: usize, more: bool) -> Value {
+    let jobs: Vec<Value> = jobs.into_iter().collect();
+    json!({"jobs": jobs, "part": part, "more": more})
+}
+
+fn is_wrong_part(error: &Value) {
+    assert_eq!(error["data"]["key"], "part", "{error}");
+}
+
+/// Five messages of almost a megabyte each; jobs name others across them.
+#[test]
+fn a_batch_in_parts_is_one_commit() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let padding = "x".repeat(850 << 10);
+    let job = |n: usize| match n {
+        0 => json!({"shell": "sleep 1000 #0"}),
+        _ => {
+            json!({"shell": format!(": {padding}"), "after": [{"job": "#0"}, {"job": format!("#{}", n - 1)}]})
+        }
+    };
+    client.ok("job.submit_many", part([job(0)], 0, true));
+    for n in 1..5 {
+        let held = client.ok("job.submit_many", part([job(n)], n, true));
+        assert_eq!(held, json!({"held": n + 1}));
+    }
+    assert_eq!(stored(&mut client), 0);
+    let jobs = client.ok("job.submit_many", part([job(5)], 5, false))["jobs"].clone();
+    assert_eq!(jobs.as_array().map(Vec::len), Some(6));
+    let last = client.ok("job.get", json!({"job": jobs[5]["id"]}));
+    assert_eq!(last["after"][0]["job"], jobs[0]["id"]);
+    assert_eq!(last["after"][1]["job"], jobs[4]["id"]);
+    // They are taken once.
+    is_wrong_part(&client.refused(-32004, "job.submit_many", part([job(0)], 6, false)));
+    assert_eq!(stored(&mut client), 6);
+}
+
+/// A lost session, a refusal, another first part and a skipped number: nothing of the parts is stored.
+#[test]
+fn parts_are_forgotten_unless_the_last_one_follows() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let fine = || [json!({"shell": ":"})];
+    client.ok("job.submit_many", part(fine(), 0, true));
+    let mut other = server.connect();
+    is_wrong_part(&other.refused(-32004, "job.submit_many", part(fine(), 1, false)));
+
+    let wrong = [
+        json!({"shell": ":"}),
+        json!({"shell": ":", "queue": "nowhere"}),
+    ];
+    let error = client.refused(-32003, "job.submit_many", part(wrong, 1, false));
+    assert_eq!(error["data"]["index"], 2, "counted over all parts");
+    is_wrong_part(&client.refused(-32004, "job.submit_many", part(fine(), 2, false)));
+
+    client.ok("job.submit_many", part(fine(), 0, true));
+    is_wrong_part(&client.refused(-32004, "job.submit_many", part(fine(), 3, true)));
+    is_wrong_part(&client.refused(-32004, "job.submit_many", part(fine(), 1, true)));
+    for (key, value) in [
+        ("part", json!(-1)),
+        ("part", json!("0")),
+        ("more", json!(1)),
+    ] {
+        let mut params = part(fine(), 0, true);
+        params[key] = value;
+        let error = client.refused(-32602, "job.submit_many", params);
+        assert_eq!(error["data"]["key"], key);
+    }
+
+    client.ok("job.submit_many", part(fine(), 0, true));
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    is_wrong_part(&client.refused(-32004, "job.submit_many", part(fine(), 1, false)));
+    assert_eq!(stored(&mut client), 0);
+    client.ok("job.submit_many", part(fine(), 0, false));
+    assert_eq!(stored(&mut client), 1);
+}
+
+#[test]
+fn defaults_fill_in_what_jobs_leave_out() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let defaults =
+        json!({"cwd": "/", "env": {"A": "1", "B": "1"}, "labels": {"of": "all"}, "priority": 7});
+    let jobs = [
+        json!({"shell": "pwd; echo $A$B"}),
+        json!({"shell": "pwd; echo $A$B", "cwd": "/tmp", "env": {"B": "2"}, "priority": null}),
+    ];
+    let params = json!({"defaults": defaults, "jobs": jobs});
+    let stored = client.ok("job.submit_many", params)["jobs"].clone();
+    for (n, output, priority) in [(0, "/\n11\n", 7), (1, "/tmp\n12\n", 0)] {
+        let job = client.finished(&stored[n]);
+        assert_eq!(client.whole(&stored[n]).bytes, output.as_bytes());
+        assert_eq!(
+            (&job["priority"], &job["labels"]),
+            (&json!(priority), &json!({"of": "all"}))
+        );
+    }
+    for (key, wrong) in [
+        ("defaults", json!([])),
+        ("defaults.idempotency_key", json!({"idempotency_key": "k"})),
+        ("defaults.tail", json!({"tail": {}})),
+        ("colour", json!({"colour": "red"})),
+    ] {
+        let params = json!({"defaults": wrong, "jobs": [{"shell": ":"}]});
+        let error = client.refused(-32602, "job.submit_many", params);
+        assert_eq!(error["data"]["key"], key, "{error}");
+    }
+}
+
+/// A small request may describe much: by its own defaults, or by those of a queue.
+#[test]
+fn the_bytes_of_a_commit_have_a_bound_that_is_told() {
+    let server = Server::with(&["--submit-many-bytes-max", "1048576"], &[]);
+    let mut client = server.connect();
+    let limits = client.ok("server.info", json!({}))["limits"].clone();
+    assert_eq!(limits["submit_many_bytes_max"], 1 << 20);
+    let env = json!({"LONG": "x".repeat(10_000)});
+    let jobs = vec![json!({"shell": ":"}); 200];
+    client.ok(
+        "queue.set",
+        json!({"queue": "long", "paused": true, "defaults": {"env": env}}),
+    );
+    for params in [
+        json!({"jobs": jobs, "defaults": {"env": env}}),
+        json!({"jobs": jobs, "defaults": {"queue": "long"}}),
+    ] {
+        let error = client.refused(-32005, "job.submit_many", params);
+        assert_eq!(error["data"]["limit"], "submit_many_bytes_max", "{error}");
+        assert_eq!(
+            error["data"]["index"], 104,
+            "the first one that does not fit"
+        );
+    }
+    assert_eq!(stored(&mut client), 0);
+    let params = json!({"jobs": jobs[..100], "defaults": {"env": env, "queue": "long"}});
+    client.ok("job.submit_many", params);
+    assert_eq!(stored(&mut client), 100);
+}
+
+#[test]
+fn parts_that_wait_have_a_bound_that_is_told() {
+    let server = Server::with(
+        &["--held-bytes-max", "4194304", "--submit-many-max", "5"],
+        &[],
+    );
+    let mut client = server.connect();
+    let limits = client.ok("server.info", json!({}))["limits"].clone();
+    assert_eq!(limits["submit_many_parts_bytes_max"], 2 << 20);
+    let long = || [json!({"shell": format!(": {}", "x".repeat(800 << 10))})];
+    for n in 0..2 {
+        client.ok("job.submit_many", part(long(), n, true));
+    }
+    let error = client.refused(-32005, "job.submit_many", part(long(), 2, true));
+    assert_eq!(error["data"]["limit"], "submit_many_parts_bytes_max");
+    let short = |jobs| vec![json!({"shell": ":"}); jobs];
+    client.ok("job.submit_many", part(short(3), 0, true));
+    let error = client.refused(-32005, "job.submit_many", part(short(3), 1, true));
+    assert_eq!(error["data"]["limit"], "submit_many_max");
+    client.ok("job.submit_many", part(short(3), 0, true));
+    let error = client.refused(-32005, "job.submit_many", part(short(3), 1, false));
+    assert_eq!(error["data"]["limit"], "submit_many_max");
+    assert_eq!(stored(&mut client), 0);
+}
+
+/// Two commits of the most bytes, one after the other.
+#[test]
+fn the_largest_commits_keep_the_log_within_its_bound() {
+    let server = Server::with(&["--wal-bytes-max", "16777216"], &[]);
+    let mut client = server.connect();
+    client.ok("queue.set", json!({"queue": "default", "paused": true}));
+    let wal = server.data_dir().join("cc-executor.db-wal");
+    let env = json!({"LONG": "x".repeat(7_000)});
+    let jobs = vec![json!({"shell": ":"}); 1_100];
+    for nth in 1..=4 {
+        client.ok(
+            "job.submit_many",
+            json!({"jobs": jobs, "defaults": {"env": env}}),
+        );
+        let log = std::fs::metadata(&wal).map_or(0, |meta| meta.len());
+        assert!(log <= 16 << 20, "{log} bytes after commit {nth}");
+    }
+}

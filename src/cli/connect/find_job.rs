@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::bail;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::link::Link;
 use crate::{cli::render::job::ShownJob, escape::visible, job::JobRef};
@@ -33,7 +33,7 @@ pub async fn resolve_all(link: &mut Link, names: &[String]) -> anyhow::Result<Ve
 /// Replaces the names in `after` of a NewJob by ids; `known` remembers them.
 pub async fn resolve_after(
     link: &mut Link,
-    job: &mut Value,
+    job: &mut Map<String, Value>,
     known: &mut HashMap<String, Value>,
 ) -> anyhow::Result<()> {
     let after = job.get_mut("after").and_then(Value::as_array_mut);

@@ -4,6 +4,7 @@
 //! existing jobs share, `keep` and `disk_notice` what the verbs about disk space share.
 
 pub(super) mod autostart;
+pub(super) mod batch;
 pub(super) mod client;
 pub(super) mod control;
 pub(super) mod dial;

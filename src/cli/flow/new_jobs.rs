@@ -7,10 +7,7 @@ use super::{
     rules::CheckRules,
     step::{FlowFile, FlowStep, StepGate},
 };
-use crate::{
-    cli::connect::{client::RequestError, wire},
-    job::DependencyCondition,
-};
+use crate::job::DependencyCondition;
 
 /// Exit code of a job that decides, where it could not: it is tried again.
 pub const UNDECIDED: u8 = 75;
@@ -55,19 +52,6 @@ pub fn of_file(file: &FlowFile, id: &str, program: &str) -> Vec<Map<String, Valu
         labels::merge(first, "labels", json!({HEAD: IS_HEAD}));
     }
     jobs
-}
-
-/// Refuses jobs that do not fit into one message together.
-///
-/// # Errors
-///
-/// How many bytes they have.
-pub fn check_size(jobs: &[Map<String, Value>]) -> Result<(), RequestError> {
-    let bytes = wire::request(0, "job.submit_many", &json!({ "jobs": jobs })).len();
-    match bytes <= wire::MESSAGE_BYTES_MAX {
-        true => Ok(()),
-        false => Err(RequestError::TooLong(bytes)),
-    }
 }
 
 /// Whether a NewJob decides about a step.

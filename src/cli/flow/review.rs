@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     cli::{
-        connect::target::Connect,
+        connect::{
+            batch::{self, BatchLimits, SharedJobs},
+            target::Connect,
+        },
         render::{describe, exit_code, job::ShownJob, print},
     },
     escape::visible,
@@ -165,17 +168,13 @@ impl Review {
             number + 1,
         );
         jobs.push(reviewer);
-        let reply = ask(
-            &mut self.own.link,
-            "job.submit_many",
-            &json!({"jobs": jobs}),
-        )
-        .await?;
-        let submitted = reply["jobs"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        for (task, job) in tasks.iter().zip(submitted) {
+        let link = &mut self.own.link;
+        let shared = SharedJobs::new(jobs, BatchLimits::of(link).await?);
+        let submitted = batch::submit(&shared.defaults, &shared.jobs, async |params| {
+            ask(link, "job.submit_many", params).await
+        });
+        let submitted = submitted.await?;
+        for (task, job) in tasks.iter().zip(&submitted) {
             print::page(&format!(
                 "  job {}: {}\n",
                 job["number"],
@@ -183,7 +182,7 @@ impl Review {
             ))?;
         }
         match submitted.last().and_then(|job| job["id"].as_str()) {
-            Some(id) if submitted.len() == jobs.len() => Ok(Ok(id.to_owned())),
+            Some(id) if submitted.len() == shared.jobs.len() => Ok(Ok(id.to_owned())),
             _ => bail!("the server's answer does not have all jobs"),
         }
     }

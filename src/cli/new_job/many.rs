@@ -1,31 +1,29 @@
 //! `submit --many`: jobs from a file, one NewJob as JSON on each line.
 //!
-//! They go in as few requests as the longest message allows. The server accepts a request as a
-//! whole or not at all. Each job has an idempotency key, so that repeating a request makes no
-//! second job. `#N` in an `after` is a job of the file, whichever request it is in.
+//! They are one commit; only a file that is beyond the server's bounds of a commit becomes several. The
+//! server stores a commit as a whole or not at all. Each job has an idempotency key, so that repeating
+//! a request makes no second job. `#N` in an `after` is a job of the file, whichever commit it is in.
 
 use std::{collections::HashMap, io::Read, path::Path, process::ExitCode};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde_json::{Map, Value, json};
 
 use crate::{
     cli::{
-        connect::{client::RequestError, find_job, link::Link, wire},
+        connect::{
+            batch::{self, BatchLimits, NewJob, SharedJobs},
+            client::RequestError,
+            find_job,
+            link::Link,
+        },
         render::print,
     },
     job::Queue,
 };
 
-/// Most jobs of one request.
-const JOBS_MAX: usize = 10_000;
-/// How much longer an id is than `#N`, at most, bytes.
-const ID_BYTES: usize = 36;
-/// Bytes of a message that are not jobs, at most.
-const ENVELOPE_BYTES: usize = 1 << 10;
-
 /// A job and the number of its line, counted from 1.
-type NumberedJob = (usize, Value);
+type NumberedJob = (usize, NewJob);
 
 /// The jobs of a file (`-`: our stdin); `template` fills in the keys that they leave out.
 pub fn read(path: &Path, template: &Map<String, Value>) -> anyhow::Result<Vec<NumberedJob>> {
@@ -55,7 +53,7 @@ fn jobs(text: &str, template: &Map<String, Value>) -> anyhow::Result<Vec<Numbere
             let mut job = Queue::fill_in(template, &job);
             let key = || json!(format!("cli-{}", uuid::Uuid::now_v7()));
             job.entry("idempotency_key").or_insert_with(key);
-            Ok((number, Value::Object(job)))
+            Ok((number, job))
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     check_references(&jobs)?;
@@ -78,7 +76,7 @@ fn check_references(jobs: &[NumberedJob]) -> anyhow::Result<()> {
 }
 
 /// The entries of a job's `after`.
-fn after(job: &Value) -> impl Iterator<Item = &Value> {
+fn after(job: &NewJob) -> impl Iterator<Item = &Value> {
     job.get("after")
         .and_then(Value::as_array)
         .into_iter()
@@ -90,8 +88,8 @@ fn reference(entry: &Value) -> Option<usize> {
     entry["job"].as_str()?.strip_prefix('#')?.parse().ok()
 }
 
-/// Names the jobs of earlier requests by their ids, and those of this one by their places in it.
-fn rename_references(job: &mut Value, submitted: &[Value]) {
+/// Names the jobs of earlier commits by their ids, and those of this one by their places in it.
+fn rename_references(job: &mut NewJob, submitted: &[Value]) {
     let after = job.get_mut("after").and_then(Value::as_array_mut);
     for entry in after.into_iter().flatten() {
         if let Some(named) = reference(entry) {
@@ -109,60 +107,64 @@ pub async fn submit(
     jobs: Vec<NumberedJob>,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let batches = batches(jobs);
-    let (mut submitted, mut done) = (Vec::new(), 0);
-    let mut known = HashMap::new();
-    let count = batches.len();
-    for batch in batches {
-        let (lines, mut jobs): (Vec<usize>, Vec<Value>) = batch.into_iter().unzip();
-        for job in &mut jobs {
+    let (lines, jobs): (Vec<usize>, Vec<NewJob>) = jobs.into_iter().unzip();
+    let limits = BatchLimits::of(link).await?;
+    let shared = SharedJobs::new(jobs, limits);
+    let counts = commits(&shared, limits);
+    let (defaults, mut jobs) = (shared.defaults, shared.jobs);
+    let (mut submitted, mut known) = (Vec::new(), HashMap::new());
+    for count in &counts {
+        let done = submitted.len();
+        let commit = &mut jobs[done..done + count];
+        for job in &mut *commit {
             rename_references(job, &submitted);
             find_job::resolve_after(link, job, &mut known).await?;
         }
-        let reply = link
-            .request("job.submit_many", &json!({"jobs": jobs}))
-            .await;
-        let mut reply = match reply {
-            Ok(reply) => reply,
-            Err(error) => bail!(refusal_message(&error, &lines, done)),
-        };
-        done += jobs.len();
-        let Value::Array(jobs) = reply["jobs"].take() else {
-            bail!("the server's answer has no jobs");
-        };
+        let stored = batch::submit(&defaults, commit, async |params| {
+            link.request("job.submit_many", params).await
+        });
+        let stored = stored.await;
+        let stored = stored.map_err(|error| refusal(&error, &lines[done..], done))?;
         if !json {
-            let numbers = jobs.iter().map(|job| format!("{}\n", job["number"]));
+            let numbers = stored.iter().map(|job| format!("{}\n", job["number"]));
             print::page(&numbers.collect::<String>())?;
         }
-        submitted.extend(jobs);
+        submitted.extend(stored);
     }
+    let (done, count) = (submitted.len(), counts.len());
     if json {
         print::json(&Value::Array(submitted))?;
     }
-    print::line_on_terminal(&format!("{done} jobs submitted in {count} commits"));
+    let commits = if count == 1 { "commit" } else { "commits" };
+    print::line_on_terminal(&format!("{done} jobs submitted in {count} {commits}"));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Splits jobs into batches that fit into a message each.
-fn batches(jobs: Vec<NumberedJob>) -> Vec<Vec<NumberedJob>> {
-    let mut batches: Vec<Vec<NumberedJob>> = Vec::new();
-    let mut left = 0;
-    for line in jobs {
-        let bytes = line.1.to_string().len() + 1 + ID_BYTES * after(&line.1).count();
-        match batches.last_mut() {
-            Some(batch) if bytes <= left && batch.len() < JOBS_MAX => batch.push(line),
+/// How many jobs go into each commit.
+fn commits(shared: &SharedJobs, limits: BatchLimits) -> Vec<usize> {
+    let in_common = shared.defaults_bytes();
+    let mut counts: Vec<usize> = Vec::new();
+    let (mut own, mut all) = (0, 0);
+    for job in &shared.jobs {
+        let bytes = batch::bytes(job);
+        (own, all) = (own + bytes, all + bytes + in_common);
+        match counts.last_mut() {
+            Some(count)
+                if own <= limits.own_bytes && all <= limits.bytes && *count < limits.jobs =>
+            {
+                *count += 1;
+            }
             _ => {
-                left = wire::MESSAGE_BYTES_MAX - ENVELOPE_BYTES;
-                batches.push(vec![line]);
+                (own, all) = (bytes, bytes + in_common);
+                counts.push(1);
             }
         }
-        left = left.saturating_sub(bytes);
     }
-    batches
+    counts
 }
 
 /// The error, with the line of the refused job, and how many jobs were submitted before.
-fn refusal_message(error: &anyhow::Error, lines: &[usize], done: usize) -> String {
+fn refusal(error: &anyhow::Error, lines: &[usize], done: usize) -> anyhow::Error {
     let refused = match error.downcast_ref() {
         Some(RequestError::Refused(refusal)) => refusal.data["index"].as_u64(),
         _ => None,
@@ -170,8 +172,8 @@ fn refusal_message(error: &anyhow::Error, lines: &[usize], done: usize) -> Strin
     let line = refused.and_then(|index| lines.get(usize::try_from(index).ok()?));
     let line = line.map_or_else(String::new, |line| format!("line {line}: "));
     match done {
-        0 => format!("{line}{error:#} (nothing was submitted)"),
-        _ => format!("{line}{error:#} (the first {done} jobs were submitted, these were not)"),
+        0 => anyhow!("{line}{error:#} (nothing was submitted)"),
+        _ => anyhow!("{line}{error:#} (the first {done} jobs were submitted, these were not)"),
     }
 }
 
@@ -224,17 +226,22 @@ mod tests {
     }
 
     #[test]
-    fn batches_fit_into_messages() {
-        let job = |bytes: usize| json!({"shell": "x".repeat(bytes)});
-        let of = |count: usize, bytes| {
-            let jobs = (0..count).map(|n| (n, job(bytes))).collect();
-            batches(jobs).iter().map(Vec::len).collect::<Vec<_>>()
+    fn a_file_is_one_commit_up_to_the_bounds_of_the_server() {
+        let limits = BatchLimits {
+            jobs: 3,
+            bytes: 2000,
+            own_bytes: 1000,
+            has_defaults: true,
         };
-        assert_eq!(of(0, 1), Vec::<usize>::new());
-        assert_eq!(of(3, 1), [3]);
-        assert_eq!(of(10_001, 1), [10_000, 1]);
-        assert_eq!(of(5, 400 << 10), [2, 2, 1]);
-        // One that fits nowhere is refused with a message of its own.
-        assert_eq!(of(2, 2 << 20), [1, 1]);
+        let of = |count, own: usize, in_common: usize| {
+            let job = |n: usize| json!({"shell": format!("{n}{}", "x".repeat(own)), "cwd": "x".repeat(in_common)});
+            let jobs = (0..count).map(|n| job(n).as_object().expect("a job").clone());
+            commits(&SharedJobs::new(jobs.collect(), limits), limits)
+        };
+        assert_eq!(of(0, 1, 1), Vec::<usize>::new());
+        assert_eq!(of(4, 1, 1), [3, 1]);
+        assert_eq!(of(3, 400, 1), [2, 1]);
+        assert_eq!(of(3, 1, 900), [2, 1]);
+        assert_eq!(of(2, 5000, 1), [1, 1]);
     }
 }

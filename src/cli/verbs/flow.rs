@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::{
     cli::{
         connect::{
+            batch::{self, BatchLimits, SharedJobs},
             client::RequestError,
             find_job,
             link::{self, Link, StartPolicy, VersionNotice},
@@ -154,13 +155,12 @@ impl FlowArgs {
         let read = file::read(&options.file, &context)?;
         let id = new_jobs::new_id(&read.name);
         let jobs = new_jobs::of_file(&read, &id, &program(&target));
-        new_jobs::check_size(&jobs)?;
         if options.dry_run {
             let text = table::file(&read);
             return print::page(&text).map(|()| ExitCode::SUCCESS);
         }
         let mut link = link::open_always(target, VersionNotice::Always).await?;
-        let submitted = submit(&mut link, &jobs).await?;
+        let submitted = submit(&mut link, jobs).await?;
         match (self.print.json, options.follow) {
             (true, _) => print::json(&json!({"flow": id, "jobs": submitted}))?,
             (false, _) => print::page(&format!("{id}\n"))?,
@@ -170,7 +170,7 @@ impl FlowArgs {
         }
         print::line_on_terminal(&format!(
             "submitted {}; `cc-executor flow show {id}` shows them",
-            jobs_of(jobs.len())
+            jobs_of(submitted.len())
         ));
         Ok(ExitCode::SUCCESS)
     }
@@ -227,13 +227,13 @@ impl FlowArgs {
         let (mut link, flow) = self.find(name).await?;
         let program = program(&self.connect.target()?);
         let jobs = again::new_jobs(&mut link, &flow, &program).await?;
-        let submitted = submit(&mut link, &jobs).await?;
+        let submitted = submit(&mut link, jobs).await?;
         match self.print.json {
             true => print::json(&json!({"flow": flow.id, "jobs": submitted}))?,
             false => print::page(&format!(
                 "{}: submitted {} again\n",
                 flow.id,
-                jobs_of(jobs.len())
+                jobs_of(submitted.len())
             ))?,
         }
         Ok(ExitCode::SUCCESS)
@@ -298,27 +298,31 @@ fn program(target: &Target) -> String {
 }
 
 /// Submits all jobs in one commit; the server's answer has them in the same order.
-async fn submit(link: &mut Link, jobs: &[Map<String, Value>]) -> anyhow::Result<Value> {
+async fn submit(link: &mut Link, jobs: Vec<Map<String, Value>>) -> anyhow::Result<Vec<Value>> {
     if jobs.iter().any(new_jobs::is_gate) {
         make_queue(link).await?;
     }
-    let mut reply = match link
-        .request("job.submit_many", &json!({"jobs": jobs}))
-        .await
-    {
-        Ok(reply) => reply,
+    let names: Vec<Value> = jobs
+        .iter()
+        .map(|job| job.get("name").cloned().unwrap_or_default())
+        .collect();
+    let shared = SharedJobs::new(jobs, BatchLimits::of(link).await?);
+    let submitted = batch::submit(&shared.defaults, &shared.jobs, async |params| {
+        link.request("job.submit_many", params).await
+    });
+    match submitted.await {
+        Ok(submitted) => Ok(submitted),
         Err(error) => {
             let index = match error.downcast_ref() {
                 Some(RequestError::Refused(refusal)) => refusal.data["index"].as_u64(),
                 _ => None,
             };
-            let job = index.and_then(|index| jobs.get(usize::try_from(index).ok()?));
-            let step = job.and_then(|job| job.get("name")?.as_str()).map(visible);
+            let name = index.and_then(|index| names.get(usize::try_from(index).ok()?));
+            let step = name.and_then(Value::as_str).map(visible);
             let step = step.map_or_else(String::new, |step| format!("{step}: "));
             bail!("{step}{error:#} (nothing was submitted)");
         }
-    };
-    Ok(reply["jobs"].take())
+    }
 }
 
 /// Makes the queue of the jobs that decide about steps, unless there is one: it may be paused, or have

@@ -16,7 +16,10 @@ use anyhow::Context;
 use clap::Args;
 use sd_notify::NotifyState;
 use serde_json::json;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -254,6 +257,7 @@ fn server_state(
         refusals: protocol::RefusalLog::default(),
         fair_queue: protocol::FairQueue::new(&settings),
         memory_budget: protocol::MemoryBudget::new(settings.held_bytes_max),
+        large_batches: Semaphore::new(protocol::LARGE_BATCHES_AT_ONCE),
         parser: protocol::ParserThread::start()?,
         mcp: protocol::mcp::McpShared::default(),
         addresses: protocol::ServerAddresses {

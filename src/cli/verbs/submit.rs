@@ -97,12 +97,12 @@ impl SubmitInProgress {
     pub async fn submit(
         &self,
         target: Target,
-        new_job: Map<String, Value>,
+        mut new_job: Map<String, Value>,
         notice: VersionNotice,
     ) -> anyhow::Result<(Link, Value)> {
         let mut link = link::open_always(target, notice).await?;
-        let mut new_job = Value::Object(new_job);
         find_job::resolve_after(&mut link, &mut new_job, &mut HashMap::new()).await?;
+        let mut new_job = Value::Object(new_job);
         self.sent.set(true);
         let reply = match link.request("job.submit", &new_job).await {
             // A server of an earlier version refuses the key, and gives its own limits to every

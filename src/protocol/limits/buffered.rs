@@ -8,6 +8,8 @@
 pub enum BufferKind {
     /// Of a message that is not complete: its client has to send the rest.
     Arriving,
+    /// Of a batch whose last part has not come: its client has to send the rest.
+    Parts,
     /// Of requests that are not done: the server has to execute them.
     Requests,
     /// Of replies that the kernel has not taken: their client has to read.
@@ -23,6 +25,7 @@ const READ_AHEAD_BYTES: usize = 16 << 10;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Buffered {
     arriving: ByteProgress,
+    parts: ByteProgress,
     requests: ByteProgress,
     replies: ByteProgress,
 }
@@ -32,6 +35,7 @@ impl Buffered {
     pub fn of(&mut self, kind: BufferKind) -> &mut ByteProgress {
         match kind {
             BufferKind::Arriving => &mut self.arriving,
+            BufferKind::Parts => &mut self.parts,
             BufferKind::Requests => &mut self.requests,
             BufferKind::Replies => &mut self.replies,
         }
@@ -39,14 +43,15 @@ impl Buffered {
 
     /// The bytes of all kinds.
     pub fn bytes(&self) -> usize {
-        let bytes = self.arriving.bytes.saturating_add(self.requests.bytes);
-        bytes.saturating_add(self.replies.bytes)
+        let all = [self.arriving, self.parts, self.requests, self.replies];
+        let bytes = all.into_iter().map(|of_kind| of_kind.bytes);
+        bytes.fold(0, usize::saturating_add)
     }
 
     /// Since when the client has made no progress with what waits for it; `None` if nothing does.
     pub fn stuck_since(&self) -> Option<u64> {
         let arriving = self.arriving.since(READ_AHEAD_BYTES);
-        [arriving, self.replies.since(0)]
+        [arriving, self.parts.since(0), self.replies.since(0)]
             .into_iter()
             .flatten()
             .min()
@@ -54,7 +59,7 @@ impl Buffered {
 
     /// Since when the oldest kind has made no progress; `None` if nothing is held.
     pub fn oldest(&self) -> Option<u64> {
-        let all = [self.arriving, self.requests, self.replies];
+        let all = [self.arriving, self.parts, self.requests, self.replies];
         all.into_iter().filter_map(|bytes| bytes.since(0)).min()
     }
 }

@@ -66,6 +66,11 @@ impl BytePermit {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// Records that their client made progress with them.
+    pub fn progressed(&self) {
+        self.semaphore.usage.release(self.semaphore.kind, 0);
+    }
 }
 
 impl Drop for BytePermit {

@@ -192,6 +192,12 @@ impl SessionUsage {
         self.change(|buffered, now| buffered.of(BufferKind::Replies).moved(bytes, now));
     }
 
+    /// How many bytes are held.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.account().buffered.bytes()
+    }
+
     fn account(&self) -> MutexGuard<'_, UsageAccount> {
         // A panic cannot leave it half-changed.
         lock(&self.account)

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The bounds in the greeting, which unauthenticated clients see, too.
-const IN_GREETING: [&str; 14] = [
+const IN_GREETING: [&str; 16] = [
     "auth_timeout_s",
     "in_flight_max",
     "job_bytes_max",
@@ -34,7 +34,9 @@ const IN_GREETING: [&str; 14] = [
     "read_bytes_max",
     "read_wait_ms_max",
     "sessions_max",
+    "submit_many_bytes_max",
     "submit_many_max",
+    "submit_many_parts_bytes_max",
     "subscriptions_max",
     "unauthenticated_sessions_max",
     "wait_jobs_max",
@@ -82,7 +84,9 @@ pub fn all(settings: &Settings) -> Map<String, Value> {
         ("search_line_bytes_max", json!(FoundLine::TEXT_BYTES_MAX)),
         ("search_match_bytes_max", json!(LINE_MATCH_BYTES_MAX)),
         ("submit_many_containers_max", json!(MANY_CONTAINERS_MAX)),
+        ("submit_many_bytes_max", json!(settings.submit_many_bytes())),
         ("submit_many_id_bytes_max", json!(submit_many::ID_BYTES_MAX)),
+        ("submit_many_parts_bytes_max", json!(settings.parts_bytes())),
         ("tied_jobs_max", json!(TIED_JOBS_MAX)),
         ("wait_jobs_max", json!(wait::JOBS_MAX)),
         ("write_id_bytes_max", json!(Input::WRITE_ID_BYTES_MAX)),

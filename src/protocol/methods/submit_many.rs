@@ -1,12 +1,15 @@
 //! `job.submit_many`: stores many NewJobs in one commit, all of them or none.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
+use tokio::sync::SemaphorePermit;
 
 use super::submit::{check_not_draining, check_size};
 use crate::{
     executor::{SubmitOutcome, Tie},
-    job::{JobId, JobNumber, JobRef, JobSpec, JobState},
+    job::{JobId, JobNumber, JobRef, JobSpec, JobState, Queue},
     protocol::{
         caller::Caller,
         jsonrpc::{
@@ -22,9 +25,17 @@ use crate::{
 /// MiB.
 pub const ID_BYTES_MAX: usize = 1 << 10;
 
-const KEYS: [&str; 1] = ["jobs"];
+/// Most requests for so many jobs that are executed at a time: each takes up to three times
+/// `submit_many_bytes_max` of memory.
+pub const LARGE_AT_ONCE: usize = 1;
+/// From so many entries on a request counts as one of these.
+const LARGE_ENTRIES: usize = 64;
+
+const KEYS: [&str; 2] = ["jobs", "defaults"];
 /// Key of an entry that is no key of NewJob: the job whose notices' secrets it gets.
 const SECRETS_OF: &str = "secrets_of";
+/// Keys of NewJob that each entry has for itself.
+const OWN_KEYS: [&str; 3] = ["idempotency_key", "tail", SECRETS_OF];
 
 /// An entry, and the job whose secrets it gets.
 type ManyEntry = (JobSpec, Option<JobRef>);
@@ -59,72 +70,156 @@ impl From<SubmitOutcome> for SubmittedView {
     }
 }
 
-fn entries<'a>(params: &Params<'a>, max: u64) -> Result<&'a [Value], Refusal> {
-    let list = params.get("jobs").and_then(Value::as_array);
-    let list = list.ok_or_else(|| params.wrong("jobs", "must be a list of jobs"))?;
-    if list.len() as u64 > max {
-        let message = format!("jobs: at most {max} at once; submit the rest with another request");
-        return Err(Refusal::limit("submit_many_max", message));
-    }
-    Ok(list)
+/// Jobs that are stored in one commit, from one request or from several.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    caller: &'a Caller,
+    entries: Vec<ManyEntry>,
+    /// Bytes of their texts.
+    bytes: u64,
+    /// Held by the one large batch that is executed at a time.
+    large: Option<SemaphorePermit<'a>>,
 }
 
-fn new_job(caller: &Caller, entry: &Value) -> Result<ManyEntry, Refusal> {
+impl<'a> Batch<'a> {
+    /// A batch without jobs.
+    pub fn new(caller: &'a Caller) -> Self {
+        Self {
+            caller,
+            entries: Vec::new(),
+            bytes: 0,
+            large: None,
+        }
+    }
+
+    /// Adds the jobs of a request, with its `defaults` for the keys that they leave out.
+    ///
+    /// # Errors
+    ///
+    /// One of them is wrong, which `index` names among all jobs of the batch, or there are too many.
+    pub async fn add(&mut self, params: &Map<String, Value>) -> Result<(), Refusal> {
+        let params = Params::new(params, &KEYS)?;
+        let list = params.get("jobs").and_then(Value::as_array);
+        let list = list.ok_or_else(|| params.wrong("jobs", "must be a list of jobs"))?;
+        let defaults = defaults(&params)?;
+        let count = self.entries.len() + list.len();
+        check_count(count, self.caller.server.settings.submit_many_max)?;
+        if count > LARGE_ENTRIES && self.large.is_none() {
+            // The semaphore is never closed.
+            self.large = self.caller.server.large_batches.acquire().await.ok();
+        }
+        for entry in list {
+            let at = self.entries.len();
+            let read = self.read(defaults, entry);
+            self.entries
+                .push(read.map_err(|refusal| refusal.at("jobs", at))?);
+        }
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        defaults: Option<&Map<String, Value>>,
+        entry: &Value,
+    ) -> Result<ManyEntry, Refusal> {
+        let settings = &self.caller.server.settings;
+        let (job, signed_like) = new_job(self.caller, defaults, entry)?;
+        self.bytes += job.text_bytes() as u64;
+        let max = settings.submit_many_bytes();
+        if self.bytes > max {
+            let message = format!(
+                "the jobs up to this one have more than {max} bytes of commands, environments and stdin; \
+                 submit fewer at once"
+            );
+            return Err(Refusal::limit("submit_many_bytes_max", message));
+        }
+        Ok((job, signed_like))
+    }
+
+    /// Stores the jobs, and ties those to their client's connection that ask for it.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be stored, and then none is.
+    pub async fn store(self) -> Result<Box<RawValue>, Refusal> {
+        let Self {
+            caller, entries, ..
+        } = self;
+        check_not_draining(caller)?;
+        let executor = &caller.server.executor;
+        let mut jobs = Vec::with_capacity(entries.len());
+        for (at, (mut job, signed_like)) in entries.into_iter().enumerate() {
+            if let Some(other) = signed_like {
+                let signed = executor.sign_like(&mut job, other).await;
+                signed.map_err(|error| Refusal::from(error).at("jobs", at))?;
+            }
+            jobs.push(job);
+        }
+        executor.check_ties(&jobs)?;
+        let delays: Vec<_> = jobs.iter().map(Tie::delay).collect();
+        let outcomes = executor.submit_many(jobs, &caller.actor()).await?;
+        let ties = outcomes.iter().zip(delays).filter_map(|(outcome, delay)| {
+            let job = outcome.number;
+            delay.map(|delay| Tie { job, delay })
+        });
+        executor.tie(&caller.id, &ties.collect::<Vec<_>>()).await;
+        Ok(reply(outcomes))
+    }
+}
+
+/// Refuses more jobs than one commit may have.
+pub fn check_count(count: usize, max: u64) -> Result<(), Refusal> {
+    if count as u64 <= max {
+        return Ok(());
+    }
+    let message = format!("jobs: at most {max} at once; submit the rest with another request");
+    Err(Refusal::limit("submit_many_max", message))
+}
+
+fn defaults<'a>(params: &Params<'a>) -> Result<Option<&'a Map<String, Value>>, Refusal> {
+    let Some(value) = params.get("defaults") else {
+        return Ok(None);
+    };
+    let wrong = |message: &str| params.wrong("defaults", message);
+    let defaults = value
+        .as_object()
+        .ok_or_else(|| wrong("must be an object with keys of a job"))?;
+    match OWN_KEYS.into_iter().find(|key| defaults.contains_key(*key)) {
+        None => Ok(Some(defaults)),
+        Some(key) => {
+            let message = "each job has its own, so it can be no default";
+            Err(params.wrong(&format!("defaults.{key}"), message))
+        }
+    }
+}
+
+fn new_job(
+    caller: &Caller,
+    defaults: Option<&Map<String, Value>>,
+    entry: &Value,
+) -> Result<ManyEntry, Refusal> {
     let map = entry
         .as_object()
         .ok_or_else(|| Refusal::params("jobs", "each must be an object"))?;
     if map.get("tail").is_some_and(|tail| !tail.is_null()) {
         return Err(Refusal::params("tail", "allowed only in job.submit"));
     }
-    let executor = &caller.server.executor;
-    let (job, signed_like) = match map.get(SECRETS_OF) {
-        None => (executor.read_new_job(map)?, None),
+    let mut map = match defaults {
+        Some(defaults) => Cow::Owned(Queue::fill_in(defaults, map)),
+        None => Cow::Borrowed(map),
+    };
+    let signed_like = match map.get(SECRETS_OF) {
+        None => None,
         Some(of) => {
             let wrong = "must be a job's number or id";
             let of = job_ref(of).ok_or_else(|| Refusal::params(SECRETS_OF, wrong))?;
-            let mut map = map.clone();
-            map.remove(SECRETS_OF);
-            (executor.read_new_job(&map)?, Some(of))
+            map.to_mut().remove(SECRETS_OF);
+            Some(of)
         }
     };
+    let job = caller.server.executor.read_new_job(&map)?;
     check_size(&job, job_bytes_max(&caller.server.settings))?;
     Ok((job, signed_like))
-}
-
-async fn new_jobs(caller: &Caller, params: &Map<String, Value>) -> Result<Vec<JobSpec>, Refusal> {
-    let params = Params::new(params, &KEYS)?;
-    let entries = entries(&params, caller.server.settings.submit_many_max)?;
-    let read = |(at, entry)| new_job(caller, entry).map_err(|refusal| refusal.at("jobs", at));
-    let entries = entries.iter().enumerate().map(read);
-    let entries = entries.collect::<Result<Vec<ManyEntry>, Refusal>>()?;
-    let mut jobs = Vec::with_capacity(entries.len());
-    for (at, (mut job, signed_like)) in entries.into_iter().enumerate() {
-        if let Some(other) = signed_like {
-            let signed = caller.server.executor.sign_like(&mut job, other).await;
-            signed.map_err(|error| Refusal::from(error).at("jobs", at))?;
-        }
-        jobs.push(job);
-    }
-    Ok(jobs)
-}
-
-pub async fn execute(
-    caller: &Caller,
-    params: Map<String, Value>,
-) -> Result<Box<RawValue>, Refusal> {
-    let jobs = new_jobs(caller, &params).await?;
-    drop(params);
-    check_not_draining(caller)?;
-    let executor = &caller.server.executor;
-    executor.check_ties(&jobs)?;
-    let delays: Vec<_> = jobs.iter().map(Tie::delay).collect();
-    let outcomes = executor.submit_many(jobs, &caller.actor()).await?;
-    let ties = outcomes.iter().zip(delays).filter_map(|(outcome, delay)| {
-        let job = outcome.number;
-        delay.map(|delay| Tie { job, delay })
-    });
-    executor.tie(&caller.id, &ties.collect::<Vec<_>>()).await;
-    Ok(reply(outcomes))
 }
 
 /// The reply with what became of each entry.
@@ -135,37 +230,37 @@ pub fn reply(outcomes: Vec<SubmitOutcome>) -> Box<RawValue> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::protocol::ErrorKind;
+    use serde_json::json;
 
-    fn count(value: Value) -> Result<usize, ErrorKind> {
-        let map = value.as_object().expect("an object");
-        let params = Params::new(map, &KEYS).map_err(|refusal| refusal.kind)?;
-        entries(&params, 3)
-            .map(<[Value]>::len)
-            .map_err(|refusal| refusal.kind)
-    }
+    use super::*;
 
     #[test]
-    fn a_batch_is_a_list_with_a_bound() {
-        use serde_json::json;
-        assert_eq!(count(json!({"jobs": []})), Ok(0));
-        assert_eq!(count(json!({"jobs": [1, 2, 3]})), Ok(3));
+    fn defaults_are_what_jobs_may_share() {
+        let read = |value: Value| {
+            let map = value.as_object().expect("an object");
+            let params = Params::new(map, &KEYS).map_err(|refusal| refusal.message)?;
+            let read = defaults(&params).map_err(|refusal| refusal.message);
+            read.map(|defaults| defaults.map(Map::len))
+        };
+        assert_eq!(read(json!({"jobs": []})), Ok(None));
+        assert_eq!(read(json!({"defaults": null})), Ok(None));
         assert_eq!(
-            count(json!({"jobs": [1, 2, 3, 4]})),
-            Err(ErrorKind::LimitExceeded)
+            read(json!({"defaults": {"cwd": "/", "env": {}}})),
+            Ok(Some(2))
         );
-        for wrong in [
-            json!({}),
-            json!({"jobs": {}}),
-            json!({"jobs": [], "colour": 1}),
+        for (wrong, key) in [
+            (json!({"defaults": []}), "defaults: "),
+            (json!({"defaults": {"tail": {}}}), "defaults.tail: "),
+            (
+                json!({"defaults": {"idempotency_key": "k"}}),
+                "defaults.idempotency_key: ",
+            ),
+            (json!({"colour": 1}), "colour: "),
         ] {
-            assert_eq!(
-                count(wrong.clone()),
-                Err(ErrorKind::InvalidParams),
-                "{wrong}"
-            );
+            let message = read(wrong.clone()).expect_err("wrong");
+            assert!(message.starts_with(key), "{wrong}: {message}");
         }
+        assert!(check_count(3, 3).is_ok() && check_count(4, 3).is_err());
     }
 
     /// The longest possible reply before the 10^12th job.

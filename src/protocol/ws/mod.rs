@@ -28,6 +28,7 @@ mod admit;
 mod close;
 mod connection;
 mod dispatch;
+mod held_parts;
 mod mcp;
 mod methods;
 mod outbox;

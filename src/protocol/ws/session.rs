@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Opened,
+    held_parts::HeldParts,
     outbox::{Outbox, QueuedReply, SessionClosed},
     tails::Tails,
 };
@@ -38,6 +39,8 @@ pub struct Session {
     pub outbox: Outbox,
     /// The bytes of its requests that wait to be executed.
     pub queued: ByteSemaphore,
+    /// The parts of a `job.submit_many` whose last one has not come.
+    pub parts: HeldParts,
     /// What the server holds in memory for it.
     pub usage: Arc<SessionUsage>,
     /// Decides when the next frame may be read.
@@ -73,6 +76,7 @@ impl Session {
                 usage.clone(),
                 BufferKind::Requests,
             ),
+            parts: HeldParts::new(&server.settings, usage.clone()),
             usage,
             rate_limiter: RateLimiter::new(server.fair_queue.clone(), &server.settings),
             connection: opened.connection,

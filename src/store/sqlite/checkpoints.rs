@@ -62,6 +62,15 @@ impl Writer {
         }
     }
 
+    /// Lets the log begin again before a transaction that is larger than others, if with its `bytes` the log
+    /// would become longer than it may.
+    pub(super) async fn make_room_in_log(&mut self, bytes: u64) {
+        let has_copies = self.log.gate.has_copies();
+        if self.log.growth.wants_room(bytes, has_copies) && !self.failed.is_cancelled() {
+            self.restart_alone(has_copies).await;
+        }
+    }
+
     /// Looks at how a copy beside the writer has ended.
     async fn look_at_copy(&mut self) {
         match self.log.copied.take() {

@@ -27,6 +27,8 @@ pub(in crate::store) struct LogBounds {
     /// From here on the writer waits until the log can begin again: three quarters. What is left is
     /// for the transaction that reaches it.
     pub wait_at: u64,
+    /// The longest that it may become.
+    pub max: u64,
     /// From here on backups are stopped as well.
     pub stop_copies_at: u64,
     /// The length of the file that is kept.
@@ -43,6 +45,7 @@ impl LogBounds {
             drain_at: wal_bytes_max / 4,
             stop_at: wal_bytes_max / 8 * 5,
             wait_at: wal_bytes_max / 4 * 3,
+            max: wal_bytes_max,
             stop_copies_at: wal_bytes_max.saturating_mul(COPY_FACTOR),
             kept: KEPT_BYTES.min(wal_bytes_max / 4),
             transaction: TRANSACTION_BYTES.min(wal_bytes_max / 16),
@@ -126,6 +129,17 @@ impl LogGrowth {
         self.bytes >= self.next_wait.max(self.least(has_copies))
     }
 
+    /// Whether the log has to begin again before a transaction of about so many bytes of it, which is
+    /// larger than what is kept for any transaction.
+    pub fn wants_room(&self, bytes: u64, has_copies: bool) -> bool {
+        let is_larger = bytes > self.bounds.max - self.bounds.wait_at;
+        let is_put_off = self.next_wait > self.bounds.wait_at;
+        is_larger
+            && !is_put_off
+            && self.bytes > self.least(has_copies)
+            && self.bytes + bytes > self.bounds.max
+    }
+
     fn least(&self, has_copies: bool) -> u64 {
         match has_copies {
             true => self.bounds.stop_copies_at,
@@ -188,6 +202,21 @@ mod tests {
         assert_eq!(of("checkpoint"), [4, 8, 12, 16, 20, 24, 28, 32, 36, 40]);
         assert_eq!(of("drain"), [16, 24, 32, 40]);
         assert_eq!(of("stop"), [40]);
+    }
+
+    #[test]
+    fn only_a_large_transaction_needs_room() {
+        let mut growth = LogGrowth::new(LogBounds::new(64 * MIB));
+        growth.look(frames(30 * MIB));
+        assert!(growth.wants_room(40 * MIB, false));
+        // Others have what is left behind the length at which the writer waits.
+        assert!(!growth.wants_room(16 * MIB, false));
+        assert!(!growth.wants_room(30 * MIB, false));
+        assert!(!growth.wants_room(40 * MIB, true));
+        growth.put_wait_off();
+        assert!(!growth.wants_room(40 * MIB, false));
+        growth.begun_again();
+        assert!(!growth.wants_room(40 * MIB, false));
     }
 
     #[test]

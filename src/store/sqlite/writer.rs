@@ -101,6 +101,7 @@ impl Writer {
             }
             let (pending, close) = self.complete_batch(std::mem::take(&mut requests)).await;
             for pending in split_into_transactions(pending, self.log.bounds().transaction) {
+                self.make_room(&pending).await;
                 self.commit(pending).await;
                 self.tend_log().await;
             }
@@ -113,6 +114,12 @@ impl Writer {
             }
         }
         guard.disarm();
+    }
+
+    /// Lets the log begin again if it would become too long with a transaction that is larger than others.
+    async fn make_room(&mut self, pending: &[(Write, WriteReply)]) {
+        let bytes = pending.iter().map(|(write, _)| write.log_bytes());
+        self.make_room_in_log(bytes.sum()).await;
     }
 
     fn has_releases(&self) -> bool {

@@ -14,13 +14,13 @@ use crate::protocol::{
         CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, disk_usage, explain, get,
         info, input, list, notice_list, notice_retry, notice_test, prune, query, queue_delete,
         queue_list, queue_set, read, retention_delete, retention_list, retention_set, retry,
-        schedule_delete, schedule_list, schedule_run, schedule_set, search, submit_many, update,
-        verify, wait,
+        schedule_delete, schedule_list, schedule_run, schedule_set, search, update, verify, wait,
     },
 };
 
 pub mod authenticate;
 mod submit;
+mod submit_many;
 mod tail;
 mod untail;
 
@@ -162,7 +162,7 @@ static METHODS: &[Method] = &[
     },
     Method {
         name: "job.submit_many",
-        mode: ordered!(submit_many::execute),
+        mode: |_| Mode::Ordered(|session, params| Box::pin(submit_many::execute(session, params))),
         containers_max: ("submit_many_containers_max", MANY_CONTAINERS_MAX),
         id_bytes_max: Some(("submit_many_id_bytes_max", submit_many::ID_BYTES_MAX)),
         ..CHANGES
