@@ -11,7 +11,7 @@ use rusqlite::{
 };
 
 use super::{
-    functions,
+    confine, functions,
     open::read_only,
     output_table,
     rules::{self, Denied},
@@ -44,6 +44,9 @@ const LIMITS: [(Limit, i32); 11] = [
 /// program.
 const OTHER_BYTES: u64 = 48 << 20;
 
+/// Instructions of SQLite's virtual machine between two looks at the CPU time: about a millisecond.
+const SHARE_CHECKED_EVERY: i32 = 20_000;
+
 /// The first rule that the statement has violated, if any.
 pub type Violation = Arc<Mutex<Option<Denied>>>;
 
@@ -71,6 +74,13 @@ pub fn for_user(
     for (limit, value) in LIMITS {
         conn.set_limit(limit, value)?;
     }
+    conn.progress_handler(
+        SHARE_CHECKED_EVERY,
+        Some(|| {
+            confine::yield_after_share();
+            false
+        }),
+    )?;
     let violation = Violation::default();
     let first = violation.clone();
     conn.authorizer(Some(move |context: AuthContext<'_>| {

@@ -216,14 +216,16 @@ fn a_file_with_a_mistake_is_refused_with_its_place_and_nothing_is_stored() {
             refused.err()
         );
     }
-    // Many steps are read at once, and what is too much for one message is said without a submit.
+    // Many steps are read at once, and what is too much for one commit is said without a submit.
     let step = |nth| format!("[[step]]\nname = \"s{nth}\"\nshell = \"true\"\nafter = \"s0\"\n");
     let many = (1..15_000).map(step).collect::<String>();
     let many = format!("name = \"x\"\n[[step]]\nname = \"s0\"\nshell = \"true\"\n{many}");
     write(&there.join("many.toml"), &many);
     let refused = run(&place, &there, &["many.toml", "--dry-run"]);
     assert!(
-        refused.err().contains("1048576 are allowed"),
+        refused
+            .err()
+            .contains("at most 10000 can be stored at once"),
         "{}",
         refused.err()
     );

@@ -862,6 +862,28 @@ fn a_query_ends_without_its_server() {
     server.restart();
 }
 
+/// A long query leaves the processors to others: to jobs, and to the server's own work.
+#[test]
+fn a_long_query_gets_only_the_time_that_nobody_else_wants() {
+    let server = Server::with(&["--query-timeout-s", "60"], &[]);
+    let mut client = server.connect();
+    let forever =
+        "WITH RECURSIVE a(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM a) SELECT max(x) FROM a";
+    client.begin("history.query", json!({"sql": forever}));
+    until_true("the query to be one of the idle class", || {
+        let pids = queries_of(&server);
+        pids.iter()
+            .any(|pid| scheduling_policy(*pid) == Some(libc::SCHED_IDLE))
+    });
+}
+
+/// The policy of a process: field 41 of its line (proc_pid_stat(5)).
+fn scheduling_policy(pid: i32) -> Option<i32> {
+    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = line.rsplit_once(')')?;
+    fields.split_whitespace().nth(41 - 3)?.parse().ok()
+}
+
 /// Each of these questions goes through an index.
 #[test]
 fn common_questions_have_an_index() {

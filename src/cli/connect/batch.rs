@@ -10,8 +10,8 @@ use crate::job::JobSpec;
 /// A NewJob.
 pub type NewJob = Map<String, Value>;
 
-/// Most jobs of one commit, where the server does not tell.
-const JOBS_MAX: usize = 10_000;
+/// Most jobs of one commit, whatever the server's setting.
+pub const JOBS_MAX: usize = 10_000;
 /// Bytes of a message that are not jobs, at most.
 const ENVELOPE_BYTES: usize = 1 << 10;
 /// How much longer an id is than `#N`, at most, bytes.

@@ -1,5 +1,6 @@
 //! The jobs of a flow: its steps, and what decides about each of them, in one list for `job.submit_many`.
 
+use anyhow::ensure;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -7,7 +8,7 @@ use super::{
     rules::CheckRules,
     step::{FlowFile, FlowStep, StepGate},
 };
-use crate::job::DependencyCondition;
+use crate::{cli::connect::batch, job::DependencyCondition};
 
 /// Exit code of a job that decides, where it could not: it is tried again.
 pub const UNDECIDED: u8 = 75;
@@ -52,6 +53,17 @@ pub fn of_file(file: &FlowFile, id: &str, program: &str) -> Vec<Map<String, Valu
         labels::merge(first, "labels", json!({HEAD: IS_HEAD}));
     }
     jobs
+}
+
+/// Refuses more jobs than any server stores in one commit.
+pub fn check_count(jobs: &[Map<String, Value>]) -> anyhow::Result<()> {
+    let (count, max) = (jobs.len(), batch::JOBS_MAX);
+    ensure!(
+        count <= max,
+        "the flow has {count} jobs, but at most {max} can be stored at once (a step with verify or review has \
+         two); divide it into several files (nothing was submitted)"
+    );
+    Ok(())
 }
 
 /// Whether a NewJob decides about a step.

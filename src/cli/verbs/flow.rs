@@ -155,6 +155,7 @@ impl FlowArgs {
         let read = file::read(&options.file, &context)?;
         let id = new_jobs::new_id(&read.name);
         let jobs = new_jobs::of_file(&read, &id, &program(&target));
+        new_jobs::check_count(&jobs)?;
         if options.dry_run {
             let text = table::file(&read);
             return print::page(&text).map(|()| ExitCode::SUCCESS);

@@ -2,7 +2,10 @@
 //!
 //! They belong to the session: if it ends, nothing of them is stored.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 use serde_json::{Map, Value};
 
@@ -33,7 +36,7 @@ pub struct HeldParts {
 /// Parts in the order in which they came.
 #[derive(Debug, Default)]
 pub struct Parts {
-    texts: Vec<(String, BytePermit)>,
+    texts: VecDeque<(String, BytePermit)>,
     /// How many jobs they have.
     jobs: usize,
 }
@@ -92,7 +95,7 @@ impl HeldParts {
         }
         let permit = self.bytes.add(text.len());
         permit.progressed();
-        parts.texts.push((text, permit));
+        parts.texts.push_back((text, permit));
         let jobs = parts.jobs;
         *lock(&self.parts) = parts;
         Ok(jobs)
@@ -103,10 +106,7 @@ impl Iterator for Parts {
     type Item = Map<String, Value>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.texts.is_empty() {
-            return None;
-        }
-        let (text, _permit) = self.texts.remove(0);
+        let (text, _permit) = self.texts.pop_front()?;
         // It was written by `hold`.
         serde_json::from_str(&text).ok()
     }

@@ -31,13 +31,13 @@ pub async fn execute(
     mut params: Map<String, Value>,
 ) -> Result<Outcome, Refusal> {
     let (part, more) = take_place(&mut params)?;
-    let mut held = session.parts.take(part)?;
+    let held = session.parts.take(part)?;
     if more {
         let held = session.parts.hold(held, &params)?;
         return Ok(Outcome::of(&HeldReply { held }));
     }
     let mut batch = Batch::new(&session.caller);
-    while let Some(part) = held.next() {
+    for part in held {
         batch.add(&part).await?;
     }
     batch.add(&params).await?;
