@@ -53,7 +53,7 @@ impl Store {
     }
 
     /// Up to `limit` schedules that have something to fire at `now`: a time that has come, or a
-    /// waiting run whose predecessor is final.
+    /// waiting run whose predecessor is final. A paused schedule has nothing.
     pub async fn due_schedules(
         &self,
         now: Micros,
@@ -72,7 +72,7 @@ impl Store {
         Ok(schedules::ahead_of(&self.inner.readers, moment).await?)
     }
 
-    /// The jobs that waiting runs wait for.
+    /// The jobs that waiting runs wait for, those of paused schedules aside.
     pub async fn awaited_runs(&self) -> Result<Vec<JobNumber>, StoreError> {
         Ok(schedules::awaited(&self.inner.readers).await?)
     }

@@ -142,6 +142,28 @@ async fn runs_that_wait_start_in_order_when_the_one_before_is_final() {
 }
 
 #[tokio::test]
+async fn runs_of_a_paused_schedule_wait_on() {
+    let ledger = Ledger::new().await;
+    let stored = set(&ledger, schedule("s", Overlap::Queue, 1), false).await;
+    let fired = ledger.store.fire(look(&stored, 4)).await.unwrap();
+    let paused = Schedule {
+        paused: true,
+        ..ledger.store.schedule("s").await.unwrap().unwrap()
+    };
+    let paused = set(&ledger, paused, true).await;
+    assert_eq!(ledger.store.awaited_runs().await.unwrap(), [0; 0]);
+    cancel(&ledger, fired.submitted[0].outcome.number).await;
+    let due = async || ledger.store.due_schedules(Micros(9), 9).await.unwrap();
+    assert_eq!(due().await, []);
+    let resumed = Schedule {
+        paused: false,
+        ..paused
+    };
+    set(&ledger, resumed, true).await;
+    assert_eq!(due().await[0].waiting, [Micros(2), Micros(3)]);
+}
+
+#[tokio::test]
 async fn a_refused_request_changes_nothing() {
     let ledger = Ledger::new().await;
     let stored = set(&ledger, schedule("s", Overlap::Skip, 1), false).await;

@@ -66,7 +66,8 @@ enum ScheduleCommand {
         /// Name of the schedule
         schedule: String,
     },
-    /// Let a schedule not fire until `resume`; times in between are not made up for
+    /// Let a schedule not fire until `resume`; times in between are not made up for, and runs that wait
+    /// already go on waiting
     Pause {
         /// Name of the schedule
         schedule: String,

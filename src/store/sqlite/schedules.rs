@@ -140,17 +140,17 @@ pub(in crate::store) async fn all(readers: &SqlitePool) -> sqlx::Result<Vec<Sche
     )
 }
 
-/// Those that have something to fire, first those whose waiting run can start.
+/// Those that have something to fire, first those whose waiting run can start. A paused one has nothing.
 pub(in crate::store) async fn due(
     readers: &SqlitePool,
     now: Micros,
     limit: u32,
 ) -> sqlx::Result<Vec<Schedule>> {
     let rows = select_schedules!(
-        "WHERE (sch.paused = 0 AND sch.next_at <= ?1)
+        "WHERE sch.paused = 0 AND (sch.next_at <= ?1
             OR (sch.waiting <> '[]' AND NOT EXISTS (SELECT 1 FROM jobs AS j
                 WHERE j.number = sch.last_job
-                    AND j.state NOT IN ('succeeded', 'failed', 'cancelled')))
+                    AND j.state NOT IN ('succeeded', 'failed', 'cancelled'))))
          ORDER BY sch.next_at LIMIT ?2",
         now.0,
         limit
@@ -175,12 +175,13 @@ pub(in crate::store) async fn ahead_of(
     into_schedules(rows.fetch_all(readers).await?)
 }
 
-/// The jobs that waiting runs wait for.
+/// The jobs that waiting runs wait for, those of paused schedules aside.
 pub(in crate::store) async fn awaited(readers: &SqlitePool) -> sqlx::Result<Vec<JobNumber>> {
     sqlx::query_scalar!(
         r#"SELECT j.number AS "number!: i64" FROM schedules AS sch
            JOIN jobs AS j ON j.number = sch.last_job
-           WHERE sch.waiting <> '[]' AND j.state NOT IN ('succeeded', 'failed', 'cancelled')"#
+           WHERE sch.paused = 0 AND sch.waiting <> '[]'
+             AND j.state NOT IN ('succeeded', 'failed', 'cancelled')"#
     )
     .fetch_all(readers)
     .await
