@@ -1,11 +1,11 @@
 //! Submits final jobs once more, as new jobs. The old ones are not changed.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use super::{BatchError, Error, Executor, SubmitOutcome};
 use crate::{
     job::{Dependency, DependencyTarget, Job, JobId, JobNumber, JobRef, JobSpec, JobState},
-    store::Include,
+    store::{Include, RetryKin},
 };
 
 /// Most jobs that one retry submits, with all that depend on the first.
@@ -17,14 +17,16 @@ impl Executor {
     /// jobs that the old one waited for.
     pub async fn retry(&self, job: JobRef, actor: &str) -> Result<Job, Error> {
         let old = self.to_retry(job).await?;
-        let again = self.again(&old, &HashSet::new()).await?;
+        let again = self.again(&old, &HashMap::new()).await?;
         self.check_ties(std::slice::from_ref(&again))?;
         let submitted = self.submit_as(again, Some(old.id), actor).await;
         Ok(submitted.map_err(|error| without_queue(&old, error))?.job)
     }
 
     /// The same for a job and all that depend on it, directly or not, and have not succeeded: all in
-    /// one commit, the first one first. The new ones wait for each other as the old ones did.
+    /// one commit, the first one first. The new ones wait for each other as the old ones did. A job that
+    /// was tried again before counts once: what depends on any of its retries depends on it, and its
+    /// newest retry is the one that is tried again.
     ///
     /// # Errors
     ///
@@ -34,19 +36,24 @@ impl Executor {
         job: JobRef,
         actor: &str,
     ) -> Result<Vec<SubmitOutcome>, BatchError> {
-        let first = self.to_retry(job).await?;
-        let mut old = vec![first];
-        for number in self.all_dependants(old[0].number).await? {
-            let Some(job) = self.inner.store.job(number.into(), ALL).await? else {
-                continue;
+        let mut old = vec![self.to_retry(job).await?];
+        let mut together = HashMap::new();
+        for kin in self.with_dependants(old[0].number).await?.values() {
+            let is_first = kin.iter().any(|one| one.id == old[0].id);
+            let meant = match (is_first, kin.last()) {
+                (true, _) => old[0].id,
+                (false, None) => continue,
+                (false, Some(newest)) => {
+                    let job = self.inner.store.job(newest.id.into(), ALL).await?;
+                    let Some(job) = job.filter(|job| job.state != JobState::Succeeded) else {
+                        continue;
+                    };
+                    old.push(job);
+                    newest.id
+                }
             };
-            // Of a chain of retries the newest one counts.
-            let is_newest = self.inner.store.newest_retry(job.id).await?.is_none();
-            if is_newest && job.state != JobState::Succeeded {
-                old.push(job);
-            }
+            together.extend(kin.iter().map(|one| (one.id, meant)));
         }
-        let together = old.iter().map(|job| job.id).collect();
         let mut jobs = Vec::with_capacity(old.len());
         for job in &old {
             if !job.state.is_final() {
@@ -67,8 +74,9 @@ impl Executor {
     }
 
     /// The NewJob of a job, to be submitted once more: it waits for the newest retries of the jobs that
-    /// the old one waited for. Those that are tried again `together` with it keep their old ids.
-    async fn again(&self, old: &Job, together: &HashSet<JobId>) -> Result<JobSpec, Error> {
+    /// the old one waited for. `together` has the ids of the jobs that are tried again with it, each with
+    /// the id of the one that is meant by it.
+    async fn again(&self, old: &Job, together: &HashMap<JobId, JobId>) -> Result<JobSpec, Error> {
         let again = old.resubmission();
         let mut again =
             again.ok_or_else(|| Error::Internal("a job was read in part".to_owned()))?;
@@ -77,9 +85,9 @@ impl Executor {
             let DependencyTarget::Id(id) = dependency.job else {
                 continue;
             };
-            let target = match together.contains(&id) {
-                true => Some(id),
-                false => self.newest(id).await?,
+            let target = match together.get(&id) {
+                Some(meant) => Some(*meant),
+                None => self.newest(id).await?,
             };
             match target {
                 Some(target) => {
@@ -110,15 +118,24 @@ impl Executor {
         Ok(found.map(|job| job.id))
     }
 
-    /// The jobs that depend on this one, directly or not, in the order of their numbers: those that
-    /// are waited for come first.
-    async fn all_dependants(&self, job: JobNumber) -> Result<BTreeSet<JobNumber>, Error> {
-        let mut all = BTreeSet::new();
-        let mut new = vec![job];
-        while !new.is_empty() {
-            new = self.inner.store.dependants(&new).await?;
-            new.retain(|number| all.insert(*number));
-            if all.len() >= RETRIES_MAX {
+    /// This job and those that depend on it, directly or not; each with all its retries, in the order of
+    /// their numbers, under the number of the first of them.
+    async fn with_dependants(
+        &self,
+        job: JobNumber,
+    ) -> Result<BTreeMap<JobNumber, Vec<RetryKin>>, Error> {
+        let mut all: BTreeMap<JobNumber, Vec<RetryKin>> = BTreeMap::new();
+        let mut found = vec![job];
+        while !found.is_empty() {
+            let mut new = Vec::new();
+            for one in self.inner.store.retry_kin(&found).await? {
+                let kin = all.entry(one.origin).or_default();
+                if !kin.contains(&one) {
+                    kin.push(one);
+                    new.push(one.number);
+                }
+            }
+            if all.len() > RETRIES_MAX {
                 return Err(Error::Limit {
                     limit: "retries_max".into(),
                     message: format!(
@@ -126,6 +143,7 @@ impl Executor {
                     ),
                 });
             }
+            found = self.inner.store.dependants(&new).await?;
         }
         Ok(all)
     }

@@ -601,6 +601,12 @@ impl Store {
         Ok(dependencies::deleted_unmet(&self.inner.readers, job).await?)
     }
 
+    /// These jobs, all jobs that they are retries of, and all retries of those, in the order of their
+    /// numbers.
+    pub async fn retry_kin(&self, jobs: &[JobNumber]) -> Result<Vec<RetryKin>, StoreError> {
+        Ok(dependencies::retry_kin(&self.inner.readers, jobs).await?)
+    }
+
     /// The newest job that tries this one again; `None` where there is none.
     pub async fn newest_retry(&self, job: JobId) -> Result<Option<JobId>, StoreError> {
         Ok(dependencies::newest_retry(&self.inner.readers, job).await?)

@@ -847,3 +847,14 @@ pub struct NoticeFilter {
 
 /// How many jobs are in each state.
 pub type Counts = BTreeMap<JobState, u64>;
+
+/// A job that is another one once more, or that was tried again: to a user they are the same job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryKin {
+    /// The first of them that still exists.
+    pub origin: JobNumber,
+    /// This one.
+    pub number: JobNumber,
+    /// Its id.
+    pub id: JobId,
+}

@@ -547,6 +547,65 @@ fn a_retry_takes_its_dependants_along() {
     assert_eq!(client.finished(&alone)["state"], "succeeded");
 }
 
+/// The jobs that a retry with dependants submits, as `NUMBER retries NUMBER`.
+fn retries_of(client: &mut Client, job: &Value) -> Vec<String> {
+    let again = json!({"job": job["id"], "with_dependants": true});
+    let jobs = client.ok("job.retry", again)["jobs"].clone();
+    let jobs: Vec<_> = jobs.as_array().expect("jobs").to_vec();
+    let ended = jobs.iter().map(|job| client.finished(job));
+    let ended: Vec<_> = ended.collect();
+    let sql = "SELECT r.number FROM history_jobs AS j JOIN history_jobs AS r ON r.id = j.retry_of
+        WHERE j.number = ?1";
+    let mut said = Vec::new();
+    for job in ended {
+        let params = json!({"sql": sql, "params": [job["number"]]});
+        let old = client.ok("history.query", params)["rows"][0][0].clone();
+        said.push(format!("{} retries {old}", job["number"]));
+    }
+    said
+}
+
+#[test]
+fn dependants_come_along_each_time_and_whichever_retry_is_named() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let flag = server.scratch("flag");
+    let broken = format!("[ -e {} ]", flag.display());
+    let first = client.submit(shell(&broken, json!({"name": "a"})));
+    let second = client.submit(shell("true", after(&[&first], "success")));
+    let third = client.submit(shell("true", after(&[&second], "success")));
+    client.finished(&third);
+    // It fails again, and again: each time all of them are left to do.
+    let again = ["4 retries 1", "5 retries 2", "6 retries 3"];
+    assert_eq!(retries_of(&mut client, &first), again);
+    let again = ["7 retries 1", "8 retries 5", "9 retries 6"];
+    assert_eq!(retries_of(&mut client, &first), again);
+    // By itself, whose retry nothing depends on.
+    let alone = client.ok("job.retry", json!({"job": first["id"]}));
+    client.finished(&alone);
+    let again = ["11 retries 10", "12 retries 8", "13 retries 9"];
+    assert_eq!(retries_of(&mut client, &alone), again);
+    // A job that was submitted after a retry belongs to it as well.
+    let late = client.submit(shell("true", after(&[&alone], "success")));
+    assert_eq!(late["reason"], "dependency");
+    fs::write(&flag, "").expect("written");
+    let again = [
+        "15 retries 1",
+        "16 retries 12",
+        "17 retries 13",
+        "18 retries 14",
+    ];
+    assert_eq!(retries_of(&mut client, &first), again);
+    let job = |number: u64| json!({"id": number.to_string()});
+    let states = [15, 16, 17, 18].map(|number| state(&mut client, &job(number)));
+    assert_eq!(states, ["succeeded"; 4]);
+    assert_eq!(
+        retries_of(&mut client, &first),
+        ["19 retries 1"],
+        "what has succeeded meanwhile is not tried again"
+    );
+}
+
 #[test]
 fn a_success_must_show_what_was_expected() {
     let mut server = Server::start();

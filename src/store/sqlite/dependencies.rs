@@ -19,6 +19,7 @@ use crate::{
         DependencyCondition, FailedDependency, JobId, JobNumber, JobState, Micros, Reason,
         state::{Event, WaitsFor},
     },
+    store::types::RetryKin,
     sys::clock,
 };
 
@@ -295,6 +296,43 @@ pub(in crate::store) async fn dependants(
     )
     .fetch_all(readers)
     .await
+}
+
+/// All kin of these jobs, in the order of their numbers. A retry has a higher number than what it tries again.
+pub(in crate::store) async fn retry_kin(
+    readers: &SqlitePool,
+    jobs: &[JobNumber],
+) -> sqlx::Result<Vec<RetryKin>> {
+    let jobs = json(&jobs)?;
+    let rows = sqlx::query!(
+        r#"WITH RECURSIVE
+           above (job, number, retry_of) AS (
+               SELECT j.number, j.number, j.retry_of FROM json_each(?1) AS e
+               CROSS JOIN jobs AS j ON j.number = e.value
+               UNION
+               SELECT up.job, o.number, o.retry_of FROM above AS up
+               CROSS JOIN jobs AS o ON o.id = up.retry_of),
+           kin (origin, number, id) AS (
+               SELECT o.number, o.number, o.id FROM
+                   (SELECT DISTINCT min(number) AS number FROM above GROUP BY job) AS top
+               CROSS JOIN jobs AS o ON o.number = top.number
+               UNION
+               SELECT k.origin, r.number, r.id FROM kin AS k
+               CROSS JOIN jobs AS r INDEXED BY jobs_retry_of ON r.retry_of = k.id)
+           SELECT origin AS "origin!: i64", number AS "number!: i64", id AS "id!: String"
+           FROM kin ORDER BY number"#,
+        jobs
+    )
+    .fetch_all(readers)
+    .await?;
+    let kin = rows.into_iter().map(|row| {
+        Ok(RetryKin {
+            origin: row.origin,
+            number: row.number,
+            id: view::job_id(&row.id)?,
+        })
+    });
+    kin.collect()
 }
 
 /// A job that was deleted without having succeeded, although this one needed that.
