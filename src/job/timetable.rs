@@ -14,6 +14,8 @@ use croner::{
 
 use super::{NewJobRefusal, schedule::CatchUp, time::Micros};
 
+mod fields;
+
 /// A cron expression in a time zone.
 #[derive(Debug, Clone)]
 pub struct Timetable {
@@ -46,7 +48,17 @@ impl Timetable {
     /// The zone of a schedule that names none.
     pub const ZONE: &'static str = "UTC";
 
-    /// Reads an expression and a zone.
+    /// Reads an expression and a zone that a user sets.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`], or the expression means something else than it seems to.
+    pub fn read_new(cron: &str, zone: &str, now: Micros) -> Result<Self, NewJobRefusal> {
+        fields::check(cron).map_err(|why| wrong_expression(&why))?;
+        Self::read(cron, zone, now)
+    }
+
+    /// Reads an expression and a zone that are stored.
     ///
     /// # Errors
     ///
@@ -154,14 +166,18 @@ fn runs(times: &VecDeque<Micros>, now: Micros, catch_up: CatchUp) -> Vec<Micros>
     }
 }
 
-fn expression(cron: &str) -> Result<Cron, NewJobRefusal> {
+/// The refusal of an expression, with what would be right.
+fn wrong_expression(why: &str) -> NewJobRefusal {
     let expected = "write minute, hour, day, month and weekday, such as \"30 2 * * MON-FRI\", \
                     with the seconds before them where needed, or @hourly, @daily, @weekly, \
                     @monthly, @yearly";
-    let wrong = |why: &str| NewJobRefusal::invalid("cron", format!("{why}; {expected}"));
+    NewJobRefusal::invalid("cron", format!("{why}; {expected}"))
+}
+
+fn expression(cron: &str) -> Result<Cron, NewJobRefusal> {
     if cron.len() > Timetable::CRON_BYTES_MAX || !cron.is_ascii() {
         let max = Timetable::CRON_BYTES_MAX;
-        return Err(wrong(&format!(
+        return Err(wrong_expression(&format!(
             "must have at most {max} characters, all of ASCII"
         )));
     }
@@ -171,7 +187,7 @@ fn expression(cron: &str) -> Result<Cron, NewJobRefusal> {
         .build();
     parser
         .parse(cron)
-        .map_err(|why| wrong(why.to_string().trim_end_matches('.')))
+        .map_err(|why| wrong_expression(why.to_string().trim_end_matches('.')))
 }
 
 fn zone_named(zone: &str) -> Result<Tz, NewJobRefusal> {

@@ -137,6 +137,7 @@ fn what_is_wrong_is_refused_and_nothing_is_stored() {
         ("cron", json!("* * * *"), "cron"),
         ("cron", json!("0 0 30 2 *"), "cron"),
         ("cron", json!("61 * * * *"), "cron"),
+        ("cron", json!("MON * * * *"), "cron"),
         ("cron", json!(null), "cron"),
         ("timezone", json!("Mars/Olympus"), "timezone"),
         ("overlap", json!("both"), "overlap"),

@@ -152,7 +152,7 @@ pub async fn schedule(args: ScheduleArgs) -> anyhow::Result<ExitCode> {
 fn next(cron: &str, timezone: Option<&str>) -> anyhow::Result<ExitCode> {
     let now = Micros(times::now().timestamp_micros());
     let zone = timezone.map_or_else(time_zone::of_this_process, str::to_owned);
-    let timetable = match Timetable::read(cron, &zone, now) {
+    let timetable = match Timetable::read_new(cron, &zone, now) {
         Ok(timetable) => timetable,
         Err(refusal) => bail!("{refusal}"),
     };

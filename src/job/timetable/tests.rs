@@ -275,6 +275,56 @@ fn what_is_wrong_is_refused_by_its_key() {
     assert!(near.to_string().contains("Europe/Berlin"), "{near}");
 }
 
+/// What croner takes, and what it makes of it: another minute, another day, or one value alone.
+#[test]
+fn what_would_fire_at_other_times_than_it_says_is_refused() {
+    for (cron, says) in [
+        ("MON * * * *", "the minute has no names, such as \"MON\""),
+        ("0 FRI * * *", "the hour has no names"),
+        ("0 0 MON * *", "the day of the month has no names"),
+        ("0 0 1 FRI *", "the month has the names JAN to DEC"),
+        ("0 0 * * JAN", "the weekday has the names SUN to SAT"),
+        ("0 0 * * MONDAY", "no \"MONDAY\""),
+        ("L * * * *", "the minute has no names"),
+        ("*/61 * * * *", "a step of 61 is too long for the minute"),
+        ("0 */24 * * *", "a step is at most 23 there"),
+        ("0 0 */31 * *", "the day of the month"),
+        ("0 0 1 */12 *", "the month"),
+        ("0 0 * * */7", "the weekday"),
+        ("0 0 * * 1,2/99", "the weekday"),
+        ("*/99999999999999999999999 * * * *", ""),
+        ("61 * * * *", "the minute is from 0 to 59, not 61"),
+        ("0 0 32 * *", "the day of the month is from 1 to 31, not 32"),
+        ("0 0 * * 1-8", "the weekday is from 0 to 7, not 8"),
+        ("61 * * * * *", "the second is"),
+        ("999999999999 * * * *", "not 999999999999"),
+        ("* * *", "must have 5 or 6 fields, not 3"),
+        ("  ", "is empty"),
+        ("0 0\n* * *", "no control characters"),
+    ] {
+        let refused = Timetable::read_new(cron, "UTC", Micros(0)).expect_err(cron);
+        let text = refused.to_string();
+        assert!(text.starts_with("cron: ") && text.contains(says), "{text}");
+    }
+    for cron in [
+        "* * * * *",
+        "*/59 */23 */30 */11 */6",
+        " 0\t 0 1,15 * MON-FRI ",
+        "0 0 LW jan-MAR ?",
+        "0 0 L * *",
+        "0 0 15W * fri#2",
+        "0 0 * 12 5#L",
+        "0 0 13 * +FRI",
+        "10-40/5 30 2 * * 7",
+        "@daily",
+    ] {
+        let read = Timetable::read_new(cron, "UTC", Micros(0));
+        assert!(read.is_ok(), "{cron}: {read:?}");
+    }
+    // One that is stored fires on.
+    assert!(Timetable::read("0 0 * * JAN", "UTC", Micros(0)).is_ok());
+}
+
 fn due(cron: &str, next: &str, now: &str, catch_up: CatchUp) -> (Vec<String>, u64, String) {
     let timetable = timetable(cron, "UTC");
     let due = timetable.due(micros(next), micros(now), catch_up);
