@@ -23,6 +23,14 @@ pub enum Error {
         /// The end of the output, bytes.
         output_bytes: Option<Offset>,
     },
+    /// The same about one key of a NewJob.
+    #[error("{key}: {error}")]
+    About {
+        /// The key, dotted where nested.
+        key: String,
+        /// What is wrong with its value.
+        error: Box<Error>,
+    },
     /// No user may do that.
     #[error("{message}")]
     Forbidden {
@@ -59,6 +67,30 @@ impl Error {
         Self::NotFound(format!(
             "there is no job {job}; a list of the jobs shows which there are"
         ))
+    }
+
+    /// A wrong value.
+    pub(super) fn invalid(message: String) -> Self {
+        Self::Invalid {
+            message,
+            output_bytes: None,
+        }
+    }
+
+    /// The same about a key of a NewJob.
+    pub(super) fn about(self, key: impl Into<String>) -> Self {
+        Self::About {
+            key: key.into(),
+            error: Box::new(self),
+        }
+    }
+
+    /// The same about a key inside the object `outer`.
+    pub(super) fn within(mut self, outer: &str) -> Self {
+        if let Self::About { key, .. } = &mut self {
+            *key = format!("{outer}.{key}");
+        }
+        self
     }
 
     /// The request needs a final job.
@@ -133,10 +165,7 @@ fn has_refused(cause: &str) -> Error {
 impl From<QueryRefusal> for Error {
     fn from(refusal: QueryRefusal) -> Self {
         match refusal {
-            QueryRefusal::Invalid(message) => Self::Invalid {
-                message,
-                output_bytes: None,
-            },
+            QueryRefusal::Invalid(message) => Self::invalid(message),
             QueryRefusal::Forbidden { rule, message } => Self::Forbidden { rule, message },
             QueryRefusal::Limit { limit, message } => Self::Limit {
                 limit: limit.into(),
@@ -153,12 +182,12 @@ impl From<SubmitError> for Error {
         match error {
             SubmitError::UnknownQueue(queue) => Self::no_such_queue(&queue),
             SubmitError::UnknownDependency(job) => Self::NotFound(format!(
-                "after: there is no job {job} to wait for; a list of the jobs shows which there are"
-            )),
-            error @ SubmitError::NotAnEarlierEntry(_) => Self::Invalid {
-                message: error.to_string(),
-                output_bytes: None,
-            },
+                "there is no job {job} to wait for; a list of the jobs shows which there are"
+            ))
+            .about("after"),
+            error @ SubmitError::NotAnEarlierEntry(_) => {
+                Self::invalid(error.to_string()).about("after")
+            }
             SubmitError::QueueDrains(queue) => Self::queue_drains(&queue),
             SubmitError::KeyConflict(number) => Self::Conflict(format!(
                 "the idempotency key belongs to job {number}, which was submitted differently; \

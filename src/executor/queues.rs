@@ -75,7 +75,8 @@ impl Executor {
     /// Creates a queue or changes it. Jobs that may start because of the change are started.
     pub async fn set_queue(&self, change: QueueChange) -> Result<Queue, Error> {
         let expect = change.defaults.iter().flat_map(Queue::default_expectations);
-        self.check_expectations(&expect.collect::<Vec<_>>()).await?;
+        let checked = self.check_expectations(&expect.collect::<Vec<_>>()).await;
+        checked.map_err(|refusal| refusal.within("defaults"))?;
         let _alone = self.inner.defaults.changing.lock().await;
         match self.inner.store.set_queue(change).await? {
             QueueSet::Done(queue) => {

@@ -79,9 +79,15 @@ impl Executor {
         let before = store.schedule(&change.name).await?;
         let now = clock::now();
         let mut schedule = merged(change, before.as_ref())?;
-        let timetable = Timetable::read(&schedule.cron, &schedule.timezone, now)?;
+        let stays = |before: &Schedule| before.cron == schedule.cron;
+        let read = match before.as_ref().is_some_and(stays) {
+            true => Timetable::read,
+            false => Timetable::read_new,
+        };
+        let timetable = read(&schedule.cron, &schedule.timezone, now)?;
         let job = self.read_scheduled_job(&schedule.job)?;
-        self.check_expectations(&job.expect).await?;
+        let checked = self.check_expectations(&job.expect).await;
+        checked.map_err(|refusal| refusal.within("job"))?;
         self.check_queue(schedule.queue()).await?;
         let keeps_next = before.as_ref().is_some_and(|before| {
             (&before.cron, &before.timezone) == (&schedule.cron, &schedule.timezone)

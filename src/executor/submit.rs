@@ -198,10 +198,7 @@ fn check_patterns(expect: &[Expectation]) -> Result<(), Error> {
             Ok(_) => continue,
             Err(error) => error.to_string(),
         };
-        return Err(Error::Invalid {
-            message: format!("expect[{nth}].regex: {message}"),
-            output_bytes: None,
-        });
+        return Err(Error::invalid(message).about(format!("expect[{nth}].regex")));
     }
     Ok(())
 }
@@ -227,4 +224,31 @@ fn fingerprint(job: &JobSpec) -> Result<[u8; 32], Error> {
     let source = job.fingerprint_source();
     let source = source.map_err(|error| Error::Internal(error.to_string()))?;
     Ok(Sha256::digest(source).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::JobRef;
+
+    #[test]
+    fn a_refusal_names_its_key() {
+        let expect = ["ok", "("].map(|pattern| Expectation::Regex(pattern.to_owned()));
+        let broken = check_patterns(&expect).expect_err("refused").within("job");
+        for (refused, named) in [
+            (broken, "job.expect[1].regex"),
+            (
+                SubmitError::UnknownDependency(JobRef::Number(7)).into(),
+                "after",
+            ),
+            (SubmitError::NotAnEarlierEntry(3).into(), "after"),
+        ] {
+            let text = refused.to_string();
+            let Error::About { key, .. } = refused else {
+                panic!("{text}");
+            };
+            assert_eq!(key, named);
+            assert!(text.starts_with(&format!("{named}: ")), "{text}");
+        }
+    }
 }

@@ -91,6 +91,7 @@ impl ErrorKind {
         match error {
             Error::NotFound(_) => Self::NotFound,
             Error::Invalid { .. } => Self::InvalidParams,
+            Error::About { error, .. } => Self::of(error),
             Error::Forbidden { .. } => Self::Forbidden,
             Error::Conflict(_) => Self::Conflict,
             Error::Limit { .. } => Self::LimitExceeded,

@@ -231,7 +231,7 @@ pub enum SubmitError {
     UnknownDependency(JobRef),
     /// A job of a batch is to wait for an entry that does not come before it.
     #[error(
-        "after: #{0} is no earlier entry of the same batch, and jobs cannot wait for each other in a circle"
+        "#{0} is no earlier entry of the same batch, and jobs cannot wait for each other in a circle"
     )]
     NotAnEarlierEntry(usize),
     /// The queue takes no new jobs.

@@ -176,18 +176,14 @@ fn what_is_wrong_is_refused_and_nothing_is_stored() {
     let mut nowhere = good;
     nowhere["job"]["queue"] = json!("nowhere");
     client.refused(-32003, "schedule.set", nowhere);
-    // Patterns are read later, and name their place in the message.
+    // Patterns are read later, and name their place as well.
     let mut unsearchable = json!({"name": "n", "cron": SELDOM, "job": {"argv": ["true"]}});
     unsearchable["job"]["expect"] = json!([{"regex": "("}]);
     let error = client.refused(-32602, "schedule.set", unsearchable);
-    assert!(
-        error["message"]
-            .as_str()
-            .is_some_and(|m| m.contains("expect[0]")),
-        "{error}"
-    );
+    assert_eq!(error["data"]["key"], "job.expect[0].regex", "{error}");
     let defaults = json!({"queue": "q", "defaults": {"expect": [{"regex": "("}]}});
-    client.refused(-32602, "queue.set", defaults);
+    let error = client.refused(-32602, "queue.set", defaults);
+    assert_eq!(error["data"]["key"], "defaults.expect[0].regex", "{error}");
     assert!(schedules(&mut client).is_empty());
 }
 

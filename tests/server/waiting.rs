@@ -189,15 +189,16 @@ fn a_graph_is_stored_whole_or_not_at_all_and_survives_kills() {
     ] {
         let wrong = shell("true", json!({"after": wrong}));
         let error = client.refused(code, "job.submit", wrong.clone());
-        assert!(
-            error["message"]
-                .as_str()
-                .is_some_and(|m| m.contains("after")),
-            "{error}"
-        );
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.starts_with("after: "), "{error}");
+        assert_eq!(error["data"]["key"], "after", "{error}");
         let jobs = [wrong, chain[0].clone()];
         let error = client.refused(code, "job.submit_many", json!({"jobs": jobs}));
-        assert_eq!(error["data"]["index"], 0, "{error}");
+        assert_eq!(
+            (&error["data"]["index"], &error["data"]["key"]),
+            (&json!(0), &json!("after")),
+            "{error}"
+        );
     }
     assert_eq!(stored(&mut client), 0);
     let jobs = client.ok("job.submit_many", json!({"jobs": chain}))["jobs"].clone();
@@ -611,22 +612,23 @@ fn a_success_must_show_what_was_expected() {
     let mut server = Server::start();
     let mut client = server.connect();
     for wrong in [
-        json!([{"contains": ""}]),
-        json!([{"regex": "("}]),
-        json!([{"sha256": "abc"}]),
-        json!({"contains": "x"}),
+        (json!([{"contains": ""}]), "expect"),
+        (json!([{"sha256": "abc"}]), "expect"),
+        (json!({"contains": "x"}), "expect"),
+        (
+            json!([{"contains": "x"}, {"regex": "("}]),
+            "expect[1].regex",
+        ),
     ] {
+        let (wrong, key) = wrong;
         let error = client.refused(
             -32602,
             "job.submit",
             shell("true", json!({"expect": wrong})),
         );
-        assert!(
-            error["message"]
-                .as_str()
-                .is_some_and(|m| m.contains("expect")),
-            "{error}"
-        );
+        assert_eq!(error["data"]["key"], key, "{error}");
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.starts_with(&format!("{key}: ")), "{error}");
     }
     assert_eq!(stored(&mut client), 0);
     let digest = "0123456789abcdef0123456789abcdef";

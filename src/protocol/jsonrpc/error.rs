@@ -80,6 +80,7 @@ impl From<Error> for Refusal {
                 output_bytes: Some(end),
                 ..
             } => refusal.with("key", "from").with("output_bytes", end),
+            Error::About { key, .. } => refusal.with("key", key),
             Error::Limit { limit, .. } => refusal.with("limit", &*limit),
             Error::Forbidden { rule, .. } => refusal.with("rule", rule),
             _ => refusal,
