@@ -59,7 +59,23 @@ impl Defaults {
 impl Executor {
     /// Reads a NewJob, with its queue's defaults for what it does not set. The key `tail` is
     /// ignored.
+    ///
+    /// # Errors
+    ///
+    /// A key or a value is wrong, or the job asks for retries that can never take place.
     pub fn read_new_job(&self, object: &Map<String, Value>) -> Result<JobSpec, NewJobRefusal> {
+        let job = self.read_filled_in(object)?;
+        if object.get("retry").is_some_and(|retry| !retry.is_null()) {
+            job.check_retry()?;
+        }
+        Ok(job)
+    }
+
+    /// The same without a check of its retries.
+    pub(super) fn read_filled_in(
+        &self,
+        object: &Map<String, Value>,
+    ) -> Result<JobSpec, NewJobRefusal> {
         let queue = object.get("queue").and_then(Value::as_str);
         match self.inner.defaults.of(queue.unwrap_or(JobSpec::QUEUE)) {
             None => JobSpec::read(object.clone()),

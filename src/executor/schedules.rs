@@ -50,8 +50,7 @@ impl<E: Into<Error>> From<E> for ScheduleError {
 }
 
 impl Executor {
-    /// The job of a schedule, read as a submit would read it now. Each run reads it again, so that it
-    /// gets the defaults that its queue has then.
+    /// The job of a schedule, read as a submit would read it now.
     ///
     /// # Errors
     ///
@@ -179,11 +178,13 @@ impl Executor {
         )))
     }
 
-    /// A run of a schedule for this time: its job with the defaults of its queue, or why there is none.
+    /// A run of a schedule for this time: its job with the defaults that its queue has now, or why there is
+    /// none. Defaults may have changed since the schedule was set; that its retries can take place was
+    /// checked then.
     pub(super) fn run_plan(&self, schedule: &Schedule, at: Micros, actor: &str) -> RunPlan {
-        let submission = self
-            .read_scheduled_job(&schedule.job)
-            .map_err(|refusal| refusal.to_string())
+        let job = self.read_filled_in(&schedule.job);
+        let submission = job
+            .map_err(|refusal| refusal.within("job").to_string())
             .and_then(|job| submission(job, actor).map_err(|error| error.to_string()));
         RunPlan { at, submission }
     }

@@ -72,6 +72,29 @@ impl RetryPolicy {
         Ok(())
     }
 
+    /// Refuses failures of which `missing` says for each that the job cannot have it, and which key it needs
+    /// for that.
+    pub(super) fn check_can_match(
+        &self,
+        missing: impl Fn(Reason) -> Option<&'static str>,
+    ) -> Result<(), NewJobRefusal> {
+        let needs = self.on.iter().flatten().map(|condition| match condition {
+            RetryCondition::Reason(reason) => Some((reason.name(), missing(*reason)?)),
+            RetryCondition::ExitCode(_) => None,
+        });
+        match needs.collect::<Option<Vec<_>>>() {
+            Some(needs) if !needs.is_empty() => {
+                let needs = needs
+                    .iter()
+                    .map(|(reason, key)| format!("{reason} needs {key}"));
+                let needs = needs.collect::<Vec<_>>().join(", ");
+                let message = format!("can never match: {needs}; add that, or name other failures");
+                Err(NewJobRefusal::invalid("retry.on", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The pause before the next attempt, or `None` if the job stays failed. `failures` counts the
     /// attempts that have failed, this one included, from 1. `random` is from 0 to 1.
     ///
@@ -218,6 +241,44 @@ mod tests {
         ] {
             let refused = read(&wrong).expect_err("refused");
             assert_eq!(refused.key(), key, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn failures_that_the_job_cannot_have_are_refused() {
+        let check = |on: Value, mut job: Value| {
+            job["argv"] = json!(["true"]);
+            job["retry"] = json!({"max_attempts": 2, "on": on});
+            let job = job.as_object().expect("an object").clone();
+            JobSpec::read(job).expect("valid").check_retry()
+        };
+        for (on, needs) in [
+            (json!(["timeout"]), "timeout needs timeout_s;"),
+            (json!(["stalled"]), "stalled needs stall_timeout_s;"),
+            (json!(["unverified"]), "unverified needs expect;"),
+            (
+                json!(["timeout", "stalled"]),
+                "timeout needs timeout_s, stalled needs stall_timeout_s;",
+            ),
+        ] {
+            let refused = check(on.clone(), json!({"grace_s": 1})).expect_err("refused");
+            assert_eq!(refused.key(), "retry.on");
+            assert!(refused.message().contains(needs), "{refused}");
+        }
+        for (on, job) in [
+            (json!(null), json!({})),
+            (json!(["timeout", 75]), json!({})),
+            (json!(["exit_code"]), json!({})),
+            (json!(["signal", "unverified"]), json!({})),
+            (json!(["spawn"]), json!({})),
+            (json!(["timeout", "stalled"]), json!({"timeout_s": 1})),
+            (json!(["stalled"]), json!({"stall_timeout_s": 1})),
+            (
+                json!(["unverified"]),
+                json!({"expect": [{"contains": "ok"}]}),
+            ),
+        ] {
+            assert_eq!(check(on.clone(), job), Ok(()), "{on}");
         }
     }
 

@@ -22,6 +22,7 @@ use super::{
     read,
     refusal::NewJobRefusal,
     retry::RetryPolicy,
+    state::Reason,
     time::{Micros, Seconds},
 };
 
@@ -217,6 +218,22 @@ impl JobSpec {
             return Err(NewJobRefusal::invalid("delay_s", message));
         }
         Ok(job)
+    }
+
+    /// Checks that its retries can take place. Only for what a user asks for, with the queue's defaults filled
+    /// in: a default of a queue suits some of its jobs.
+    ///
+    /// # Errors
+    ///
+    /// None of the failures that `retry.on` names can happen to this job.
+    pub fn check_retry(&self) -> Result<(), NewJobRefusal> {
+        let needs = |key, is_missing: bool| is_missing.then_some(key);
+        self.retry.check_can_match(|reason| match reason {
+            Reason::Timeout => needs("timeout_s", self.timeout_s.is_none()),
+            Reason::Stalled => needs("stall_timeout_s", self.stall_timeout_s.is_none()),
+            Reason::Unverified => needs("expect", self.expect.is_empty()),
+            _ => None,
+        })
     }
 
     /// Checks NewJob keys that become a queue's defaults.

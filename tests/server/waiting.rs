@@ -370,6 +370,43 @@ fn failures_are_tried_again_and_every_attempt_is_in_the_log() {
 }
 
 #[test]
+fn retries_that_can_never_take_place_are_refused() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let job = || {
+        shell(
+            "true",
+            json!({"retry": {"max_attempts": 3, "on": ["timeout"]}}),
+        )
+    };
+    let schedule = json!({"name": "n", "cron": "0 0 1 1 *", "job": job()});
+    for (method, params, key) in [
+        ("job.submit", job(), "retry.on"),
+        ("job.submit_many", json!({"jobs": [job()]}), "retry.on"),
+        ("schedule.set", schedule.clone(), "job.retry.on"),
+    ] {
+        let error = client.refused(-32602, method, params);
+        assert_eq!(error["data"]["key"], key, "{error}");
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.contains("timeout needs timeout_s"), "{error}");
+    }
+    assert_eq!(stored(&mut client), 0);
+    // The queue has what the job lacks; and as a default it suits those jobs that have a timeout.
+    let defaults = |defaults: Value| json!({"queue": "default", "defaults": defaults});
+    client.ok("queue.set", defaults(json!({"timeout_s": 100})));
+    let fine = client.submit(job());
+    assert_eq!(client.finished(&fine)["state"], "succeeded");
+    client.ok("schedule.set", schedule);
+    client.ok("queue.set", defaults(json!({"retry": job()["retry"]})));
+    let fine = client.submit(shell("true", json!({})));
+    assert_eq!(client.finished(&fine)["state"], "succeeded");
+    // A schedule that was set before fires on.
+    let run = client.ok("schedule.run", json!({"name": "n"}));
+    assert_eq!(client.finished(&run["job"])["state"], "succeeded");
+    client.ok("job.retry", json!({"job": fine["id"]}));
+}
+
+#[test]
 fn one_job_of_an_exclusive_key_runs_at_a_time() {
     let mut server = Server::start();
     let mut client = server.connect();
