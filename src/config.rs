@@ -225,6 +225,9 @@ settings! {
     verifies_max: u64 = 8, 1..=1000;
     /// Most verifications of other sessions that wait for those; more are refused.
     verifies_waiting_max: u64 = 64, 0..=10_000;
+    /// How long the search of an output for the patterns that its job expects may compute, seconds, and as
+    /// much again for each 4 GiB of it. A pattern that is not found by then counts as not shown.
+    expect_timeout_s: u64 = 60, 1..=86_400;
     /// How long a search through outputs may take, seconds. It then answers with what it has found, and
     /// can be continued.
     search_timeout_s: u64 = 10, 1..=3600;

@@ -101,10 +101,14 @@ fn unmet_demands(job: &Job) -> Vec<Fact> {
         (json!({"kind": "failed_dependency", "on": on}), text)
     });
     let expectations = job.unmet_expectations.iter().map(|unmet| {
-        let text = format!(
-            "The output of its last attempt does not show {}.",
-            json!(unmet)
-        );
+        let expected = json!(unmet.expectation);
+        let text = match unmet.gave_up_after_s {
+            None => format!("The output of its last attempt does not show {expected}."),
+            Some(seconds) => format!(
+                "The search of its last attempt's output for {expected} was given up after {seconds} s \
+                 (expect_timeout_s), so it counts as not shown: expect a text, or a simpler pattern."
+            ),
+        };
         let fact = json!({"kind": "unmet_expectation", "expectation": unmet});
         (fact, text)
     });

@@ -82,6 +82,8 @@ pub struct ExecutorSettings {
     pub queries: QuerySettings,
     /// The bounds of verifications.
     pub verifies: VerifySettings,
+    /// How long the check of what a job expects may compute, seconds, and as much again for each 4 GiB.
+    pub expect_timeout_s: u64,
     /// The bounds of searches over outputs.
     pub searches: SearchSettings,
     /// When the rules of retention are applied.
@@ -293,6 +295,8 @@ fn context(
         orphans: OrphanSearcher::default(),
         budget: Budget::of(open_files_max),
         starting: Arc::new(Semaphore::new(starting_max(open_files_max))),
+        check_slots: Arc::new(Semaphore::new(read_slots().div_ceil(2))),
+        expect_timeout_s: settings.expect_timeout_s,
         layout,
         store: store.clone(),
         hub: hub.clone(),

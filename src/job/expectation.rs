@@ -25,6 +25,17 @@ pub enum Expectation {
     Sha256(String),
 }
 
+/// What an output did not show, or was not found to show in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmetExpectation {
+    /// What was expected.
+    #[serde(flatten)]
+    pub expectation: Expectation,
+    /// The search was given up after so many seconds; `None`: it came to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gave_up_after_s: Option<u64>,
+}
+
 /// Reads `expect`. Whether a pattern compiles is checked at the submission.
 pub(super) fn list<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<Expectation>, D::Error> {
     read::checked(value, |value| match value {
@@ -75,6 +86,18 @@ mod tests {
         let read = read(&value).expect("valid");
         assert_eq!(read[0], Expectation::Contains("ä".into()));
         assert_eq!(serde_json::to_value(&read).expect("JSON"), value);
+    }
+
+    #[test]
+    fn what_is_unmet_is_written_as_what_was_expected() {
+        for unmet in [
+            json!({"regex": "x+"}),
+            json!({"regex": "x+", "gave_up_after_s": 60}),
+        ] {
+            let read: UnmetExpectation = serde_json::from_value(unmet.clone()).expect("read");
+            assert_eq!(read.expectation, Expectation::Regex("x+".into()));
+            assert_eq!(serde_json::to_value(&read).expect("JSON"), unmet);
+        }
     }
 
     #[test]

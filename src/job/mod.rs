@@ -40,7 +40,7 @@ pub use attempt::{
 pub use change::JobChange;
 pub use command::{Command, Umask};
 pub use dependency::{Dependency, DependencyCondition, DependencyTarget, FailedDependency};
-pub use expectation::Expectation;
+pub use expectation::{Expectation, UnmetExpectation};
 pub use id::{JobId, JobNumber, JobRef};
 pub use input::{Input, InputAnswer};
 pub use limits::{Limits, ResourceBound};

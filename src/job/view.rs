@@ -10,7 +10,7 @@ use super::{
     attempt::{Exit, StopFacts, StopRequest, Survivor, Usage},
     command::Command,
     dependency::FailedDependency,
-    expectation::Expectation,
+    expectation::UnmetExpectation,
     id::{JobId, JobNumber},
     notify::{NotifyEntry, NotifySecret},
     schedule::ScheduledRun,
@@ -64,7 +64,7 @@ pub struct Job {
     /// The job that did not end as required, where the reason is `dependency`.
     pub failed_dependency: Option<FailedDependency>,
     /// What its output did not show, where the reason is `unverified`.
-    pub unmet_expectations: Vec<Expectation>,
+    pub unmet_expectations: Vec<UnmetExpectation>,
     /// The length of its output, gaps included.
     pub output_bytes: u64,
     /// How many of them `output.when_full` has dropped.

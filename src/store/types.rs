@@ -6,9 +6,9 @@ pub use super::sqlite::log_bounds::WAL_BYTES_MAX_DEFAULT;
 use serde::Serialize;
 
 use crate::job::{
-    Chunk, Delivery, DependencyCondition, Dropped, ExitFacts, Expectation, Gap, Input, InputAnswer,
-    Job, JobId, JobNumber, JobRef, JobSpec, JobState, Micros, NoticeState, Offset, Queue, Reason,
-    StopRequest, StreamCounts,
+    Chunk, Delivery, DependencyCondition, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId,
+    JobNumber, JobRef, JobSpec, JobState, Micros, NoticeState, Offset, Queue, Reason, StopRequest,
+    StreamCounts, UnmetExpectation,
 };
 
 /// What a server start stores before it does anything else.
@@ -424,7 +424,7 @@ pub struct Finish {
     /// Digest state at `end_offset`, for a next attempt.
     pub hash_state: Option<Vec<u8>>,
     /// What the job expected and its output does not show, where `reason` is `Unverified`.
-    pub unmet_expectations: Vec<Expectation>,
+    pub unmet_expectations: Vec<UnmetExpectation>,
     /// The actor for the event: `shim` or `rescue`.
     pub actor: String,
     /// When the job became final.

@@ -66,6 +66,10 @@ pub struct Context {
     pub budget: Budget,
     /// Bounds how many shims are starting at the same time.
     pub starting: Arc<Semaphore>,
+    /// Bounds how many checks of what jobs expect compute at the same time, in short turns.
+    pub check_slots: Arc<Semaphore>,
+    /// How long one of them may compute, seconds, and as much again for each 4 GiB of the output.
+    pub expect_timeout_s: u64,
     /// The database.
     pub store: Store,
     /// Wakes readers of output and of jobs.

@@ -1,5 +1,5 @@
-//! The only place of the server that reads the wall clock; and the age of things that are dated by
-//! CLOCK_BOOTTIME, which cannot be set.
+//! The only place of the server that reads the wall clock; the age of things that are dated by
+//! CLOCK_BOOTTIME, which cannot be set; and how long a thread has computed.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -32,6 +32,11 @@ pub fn since_ticks(ticks: u64) -> Duration {
 pub fn since_boot() -> Duration {
     // CLOCK_BOOTTIME exists in every kernel that has pidfds.
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+}
+
+/// How long this thread has computed.
+pub fn thread_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 #[cfg(test)]

@@ -131,10 +131,14 @@ fn failure(job: &ShownJob, reason: &str) -> String {
 /// What was expected: `"0 failed"`, `/^ok/`, or a digest.
 fn expected(expectation: &Value) -> String {
     let text = |key: &str| expectation[key].as_str().map(visible);
-    match (text("contains"), text("regex")) {
+    let expected = match (text("contains"), text("regex")) {
         (Some(text), _) => format!("{text:?}"),
         (None, Some(pattern)) => format!("/{pattern}/"),
         (None, None) => "the expected digest".to_owned(),
+    };
+    match expectation["gave_up_after_s"].as_u64() {
+        None => expected,
+        Some(seconds) => format!("{expected} (its search was given up after {seconds} s)"),
     }
 }
 

@@ -37,6 +37,7 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
             verifies_max: settings.verifies_max,
             waiting_max: settings.verifies_waiting_max,
         },
+        expect_timeout_s: settings.expect_timeout_s,
         searches: SearchSettings {
             timeout_s: settings.search_timeout_s,
             bytes_max: settings.search_bytes_max,

@@ -127,6 +127,14 @@ impl Assertions {
         }
     }
 
+    /// Gives up all patterns that have not been found yet, and returns their indices: they count as not found.
+    pub fn give_up_patterns(&mut self) -> Vec<usize> {
+        let patterns = self.open.drain(..self.patterns);
+        let indices = patterns.map(|open| open.index).collect();
+        self.patterns = 0;
+        indices
+    }
+
     /// How many texts and digests have not been decided yet.
     pub fn texts(&self) -> usize {
         self.open.len() - self.patterns
