@@ -239,6 +239,69 @@ fn a_file_with_a_mistake_is_refused_with_its_place_and_nothing_is_stored() {
 }
 
 #[test]
+fn what_the_server_refuses_has_its_place_too() {
+    let place = Server::start();
+    let there = place.scratch("");
+    let first = "name: x\nstep:\n  - {name: a, shell: 'true', verify: {contains: x}}\n";
+    for (second, expected) in [
+        (
+            "{name: b, shell: 'true', queue: nowhere}",
+            "flow.yaml:4:6: step \"b\": there is no queue \"nowhere\"; make it first",
+        ),
+        (
+            "{name: b, shell: 'true', retry: {max_attempts: 2, on: [timeout]}}",
+            "flow.yaml:4:6: step \"b\": retry.on: can never match: timeout needs timeout_s",
+        ),
+    ] {
+        write(&there.join("flow.yaml"), &format!("{first}  - {second}\n"));
+        let refused = run(&place, &there, &["flow.yaml"]);
+        assert_eq!(refused.code(), 1);
+        assert!(refused.err().contains(expected), "{}", refused.err());
+        assert!(refused.err().contains("(nothing was submitted)"));
+    }
+    let none = place.cli("ls").args(["--all", "--json"]).run().json();
+    assert_eq!(none.as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn a_flow_that_runs_is_found_without_its_first_job() {
+    let place = Server::start();
+    let there = place.scratch("");
+    let file = "name: NAME\nstep:\n  - {name: a, shell: 'true'}\n  - {name: b, after: a, \
+                shell: 'until [ -e gate ]; do sleep 0.02; done'}\n  - {name: c, after: b, shell: 'true'}\n";
+    let start = |name: &str| {
+        write(&there.join("flow.yaml"), &file.replace("NAME", name));
+        let id = run(&place, &there, &["flow.yaml"]).out().trim().to_owned();
+        until_true("its second step", || has(&place, "b running"));
+        id
+    };
+    let (older, newer) = (start("older"), start("newer"));
+    let pruned = place
+        .cli("prune")
+        .args(["--older-than", "0", "--yes"])
+        .run();
+    assert!(pruned.out().contains("removed 2 jobs"), "{}", pruned.out());
+    let listed = flow(&place, &["ls"]).out();
+    let ids: Vec<_> = listed
+        .lines()
+        .skip(1)
+        .filter_map(|l| l.split(' ').nth(1))
+        .collect();
+    assert_eq!(ids, [&newer, &older], "{listed}");
+    let shown = flow(&place, &["show"]).out();
+    assert!(shown.starts_with(&format!("{newer}: running")), "{shown}");
+    assert!(shown.contains("(deleted)"), "{shown}");
+    write(&there.join("gate"), "");
+    for id in [&newer, &older] {
+        assert_eq!(flow(&place, &["wait", id]).code(), 0);
+    }
+    // What has ended is history: a part of it is no flow.
+    let listed = flow(&place, &["ls"]);
+    assert_eq!(listed.out().trim(), "", "{}", listed.out());
+    assert!(flow(&place, &["show", &older]).out().contains("succeeded"));
+}
+
+#[test]
 fn checks_decide_and_what_failed_is_tried_again() {
     let place = Server::stopped(&[], &[]);
     let there = place.scratch("");

@@ -100,9 +100,9 @@ fn in_order(steps: Vec<ReadStep>) -> Result<Vec<FlowStep>, FileFault> {
         if let Some(first) = named.insert(name, at) {
             let message = format!(
                 "step {name:?}: there is a step of that name at {}",
-                steps[first].place
+                steps[first].step.place
             );
-            return Err(FileFault::new(step.place, message));
+            return Err(FileFault::new(step.step.place, message));
         }
     }
     let waits_for = steps.iter().map(|step| indices(step, &steps, &named));
@@ -114,7 +114,7 @@ fn in_order(steps: Vec<ReadStep>) -> Result<Vec<FlowStep>, FileFault> {
             "these steps wait for each other in a circle: {}",
             names.join(" -> ")
         );
-        FileFault::new(steps[circle[0]].place, message)
+        FileFault::new(steps[circle[0]].step.place, message)
     })?;
     let mut position = vec![0; order.len()];
     for (to, from) in order.iter().enumerate() {

@@ -43,9 +43,10 @@ pub fn variables(node: Option<&FileNode>) -> Result<Variables, FileFault> {
             Value::String(text) => text,
             scalar @ (Value::Number(_) | Value::Bool(_)) => scalar.to_string(),
             _ => {
-                return Err(entry
-                    .value
-                    .expected(&format!("vars.{}", entry.key), "a string"));
+                return Err(entry.value.expected(
+                    &format!("vars.{}", entry.key),
+                    "a string, a number, true or false",
+                ));
             }
         };
         read.insert(entry.key.clone(), value);

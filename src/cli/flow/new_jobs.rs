@@ -133,6 +133,7 @@ mod tests {
         let job = json!({"shell": name, "cwd": "/here", "queue": "gpu", "env": env});
         FlowStep {
             name: name.to_owned(),
+            place: Default::default(),
             after: after
                 .iter()
                 .map(|at| (*at, DependencyCondition::Success))

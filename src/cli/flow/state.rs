@@ -50,11 +50,36 @@ pub struct StepState<'a> {
     pub decides: &'a FlowJob,
 }
 
-/// The ids of flows, newest first.
+/// Flows that still run, each with the number of its first job that does.
+const RUNNING: &str = "SELECT labels ->> ?1, min(number) FROM history_jobs
+    WHERE state IN ('scheduled', 'blocked', 'queued', 'running', 'paused')
+      AND labels ->> ?1 IS NOT NULL
+    GROUP BY 1 ORDER BY 2 DESC";
+
+/// The ids of flows, newest first: of those that have their first job, and of those that still run without
+/// it. It may have been deleted as soon as it had ended.
 pub async fn ids(link: &mut Link, max: usize) -> anyhow::Result<Vec<String>> {
     let heads = find_job::list_raw(link, &json!({"labels": {HEAD: IS_HEAD}}), max).await?;
-    let ids = heads.iter().filter_map(|job| job["labels"][FLOW].as_str());
-    Ok(ids.map(str::to_owned).collect())
+    let heads = heads.iter().filter_map(|job| {
+        let id = job["labels"][FLOW].as_str()?;
+        Some((job["number"].as_i64()?, id.to_owned()))
+    });
+    let mut found: Vec<(i64, String)> = heads.collect();
+    let running = json!({"sql": RUNNING, "params": [FLOW]});
+    let running = link.request("history.query", &running).await?;
+    for row in running["rows"].as_array().into_iter().flatten() {
+        let (Some(id), Some(number)) = (row[0].as_str(), row[1].as_i64()) else {
+            continue;
+        };
+        let head = json!({"labels": {FLOW: id, HEAD: IS_HEAD}});
+        let is_found = found.iter().any(|(_, found)| found == id);
+        if !is_found && find_job::list_raw(link, &head, 1).await?.is_empty() {
+            found.push((number, id.to_owned()));
+        }
+    }
+    found.sort_unstable_by(|one, other| other.cmp(one));
+    found.truncate(max);
+    Ok(found.into_iter().map(|(_, id)| id).collect())
 }
 
 /// The flow that an argument means: an id, or `last`.

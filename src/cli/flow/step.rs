@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::{
     rules::{CheckRules, ReviewRules},
     template::Variables,
+    tree::FilePlace,
 };
 use crate::job::DependencyCondition;
 
@@ -22,6 +23,8 @@ pub struct FlowFile {
 pub struct FlowStep {
     /// Its name.
     pub name: String,
+    /// Where the file names it.
+    pub place: FilePlace,
     /// Indices of the steps that it waits for, and how they must have ended.
     pub after: Vec<(usize, DependencyCondition)>,
     /// Its NewJob, without what makes it a part of this flow.

@@ -76,8 +76,6 @@ pub struct StepReader<'a> {
 pub struct ReadStep {
     /// The step, without its dependencies.
     pub step: FlowStep,
-    /// Where its name is.
-    pub place: FilePlace,
     /// The names of the steps that it waits for.
     pub after: Vec<(String, DependencyCondition, FilePlace)>,
     templates: Vec<String>,
@@ -106,13 +104,13 @@ impl StepReader<'_> {
             }
             let step = FlowStep {
                 name: name.clone(),
+                place: table.place_of("name").unwrap_or(node.place),
                 after: Vec::new(),
                 job,
                 gate,
             };
             Ok(ReadStep {
                 step,
-                place: table.place_of("name").unwrap_or(node.place),
                 after: after.unwrap_or_default(),
                 templates,
             })

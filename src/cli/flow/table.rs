@@ -100,7 +100,7 @@ fn waits_for(flow: &FlowState, step: &StepState<'_>) -> Vec<String> {
     let after = first.into_iter().flat_map(|job| &job.after);
     let names = after.map(|(id, _)| {
         flow.job(id)
-            .map_or_else(|| id.clone(), |job| job.step.clone())
+            .map_or_else(|| "(deleted)".to_owned(), |job| job.step.clone())
     });
     names.map(|name| visible(&name)).collect()
 }

@@ -18,7 +18,7 @@ use crate::{
         },
         flow::{
             again, check, file, follow,
-            labels::GATE_QUEUE,
+            labels::{GATE_QUEUE, STEP, StepPart},
             new_jobs, review,
             state::{self, FlowState},
             step::FileContext,
@@ -161,7 +161,11 @@ impl FlowArgs {
             return print::page(&text).map(|()| ExitCode::SUCCESS);
         }
         let mut link = link::open_always(target, VersionNotice::Always).await?;
-        let submitted = submit(&mut link, jobs).await?;
+        let place = |step: &str| {
+            let step = read.steps.iter().find(|known| known.name == step)?;
+            Some(format!("{}:{}: ", options.file.display(), step.place))
+        };
+        let submitted = submit(&mut link, jobs, place).await?;
         match (self.print.json, options.follow) {
             (true, _) => print::json(&json!({"flow": id, "jobs": submitted}))?,
             (false, _) => print::page(&format!("{id}\n"))?,
@@ -228,7 +232,7 @@ impl FlowArgs {
         let (mut link, flow) = self.find(name).await?;
         let program = program(&self.connect.target()?);
         let jobs = again::new_jobs(&mut link, &flow, &program).await?;
-        let submitted = submit(&mut link, jobs).await?;
+        let submitted = submit(&mut link, jobs, |_| None).await?;
         match self.print.json {
             true => print::json(&json!({"flow": flow.id, "jobs": submitted}))?,
             false => print::page(&format!(
@@ -298,15 +302,18 @@ fn program(target: &Target) -> String {
     }
 }
 
-/// Submits all jobs in one commit; the server's answer has them in the same order.
-async fn submit(link: &mut Link, jobs: Vec<Map<String, Value>>) -> anyhow::Result<Vec<Value>> {
+/// Submits all jobs in one commit; the server's answer has them in the same order. A refusal names the step,
+/// and its `place`.
+async fn submit(
+    link: &mut Link,
+    jobs: Vec<Map<String, Value>>,
+    place: impl Fn(&str) -> Option<String>,
+) -> anyhow::Result<Vec<Value>> {
     if jobs.iter().any(new_jobs::is_gate) {
         make_queue(link).await?;
     }
-    let names: Vec<Value> = jobs
-        .iter()
-        .map(|job| job.get("name").cloned().unwrap_or_default())
-        .collect();
+    let labels = jobs.iter().map(|job| job.get("labels").cloned());
+    let labels: Vec<Value> = labels.map(Option::unwrap_or_default).collect();
     let shared = SharedJobs::new(jobs, BatchLimits::of(link).await?);
     let submitted = batch::submit(&shared.defaults, &shared.jobs, async |params| {
         link.request("job.submit_many", params).await
@@ -314,16 +321,28 @@ async fn submit(link: &mut Link, jobs: Vec<Map<String, Value>>) -> anyhow::Resul
     match submitted.await {
         Ok(submitted) => Ok(submitted),
         Err(error) => {
-            let index = match error.downcast_ref() {
-                Some(RequestError::Refused(refusal)) => refusal.data["index"].as_u64(),
-                _ => None,
-            };
-            let name = index.and_then(|index| names.get(usize::try_from(index).ok()?));
-            let step = name.and_then(Value::as_str).map(visible);
-            let step = step.map_or_else(String::new, |step| format!("{step}: "));
-            bail!("{step}{error:#} (nothing was submitted)");
+            let why = of_step(&error, &labels, place).unwrap_or_else(|| format!("{error:#}"));
+            bail!("{why} (nothing was submitted)");
         }
     }
+}
+
+/// A refusal that is about one of the jobs, which have these `labels`, as one of its step.
+fn of_step(
+    error: &anyhow::Error,
+    labels: &[Value],
+    place: impl Fn(&str) -> Option<String>,
+) -> Option<String> {
+    let Some(RequestError::Refused(refusal)) = error.downcast_ref() else {
+        return None;
+    };
+    let index = refusal.data["index"].as_u64()?;
+    let labels = labels.get(usize::try_from(index).ok()?)?;
+    let (step, _) = StepPart::read(labels[STEP].as_str()?)?;
+    let message = visible(&refusal.message);
+    let message = message.strip_prefix(&format!("jobs[{index}]: "));
+    let place = place(step).unwrap_or_default();
+    Some(format!("{place}step {step:?}: {}", message?))
 }
 
 /// Makes the queue of the jobs that decide about steps, unless there is one: it may be paused, or have
