@@ -171,7 +171,18 @@ impl LsArgs {
         };
         let submitted = job.submitted_at.map(|at| times::short(at, now, clock));
         let time = job.run_seconds(now).map(duration::short);
-        let waits = pauses.get(&job.queue).filter(|_| job.state == "queued");
+        let waits = match (job.state.as_str(), job.waits_until) {
+            ("queued", _) => pauses.get(&job.queue).map(|pause| format!("queue {pause}")),
+            ("scheduled", Some(until)) => {
+                let begins = if job.started_at.is_some() {
+                    "again"
+                } else {
+                    "starts"
+                };
+                Some(format!("{begins} {}", times::short(until, now, clock)))
+            }
+            _ => None,
+        };
         let mut row = Row::from([
             job.number.to_string(),
             visible(&job.state),
@@ -179,7 +190,7 @@ impl LsArgs {
             visible(&job.queue),
             submitted.unwrap_or_default(),
             time.unwrap_or_default(),
-            waits.map_or_else(|| exit(job), |pause| format!("queue {pause}")),
+            waits.unwrap_or_else(|| exit(job)),
         ]);
         row.max_height(1);
         row
@@ -278,6 +289,22 @@ mod tests {
             .lines()
             .map(|line| line.contains("queue paused: a disk is replaced"));
         assert_eq!(said.collect::<Vec<_>>(), [false, true, false], "{text}");
+    }
+
+    #[test]
+    fn a_job_that_waits_for_a_time_says_when() {
+        let jobs = [json!(null), json!("2026-11-22T09:00:00Z")].map(|started| {
+            sample(
+                json!({"state": "scheduled", "started_at": started, "argv": ["true"],
+                "waits_until": "2026-11-22T10:02:05Z"}),
+            )
+        });
+        let text = table(&["--color", "never"], &jobs, None);
+        let ends: Vec<_> = text.lines().map(str::trim_end).collect();
+        assert!(ends[1].ends_with("starts in 2m05s"), "{text}");
+        assert!(ends[2].ends_with("again in 2m05s"), "{text}");
+        let text = table(&["--color", "never", "--utc"], &jobs, None);
+        assert!(text.contains("starts 2026-11-22T10:02:05Z"), "{text}");
     }
 
     #[test]
