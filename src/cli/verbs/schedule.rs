@@ -13,7 +13,7 @@ use crate::{
             link::{self, Link, VersionNotice},
             target::{Connect, Target},
         },
-        new_job::options::JobOptions,
+        new_job::options::{GENERATED_KEY, JobOptions},
         render::{
             exit_code,
             job::ShownJob,
@@ -44,6 +44,7 @@ enum ScheduleCommand {
     #[command(visible_alias = "list")]
     Ls,
     /// Create a schedule, or replace one; prints its next five times
+    #[command(mut_args(hide_of_submissions))]
     Set(Box<ScheduleSettings>),
     /// Delete schedules; their jobs stay
     #[command(visible_alias = "delete")]
@@ -127,6 +128,13 @@ enum CatchUpOption {
     Last,
     /// All, one after the other.
     All,
+}
+
+/// Leaves options out of the help that belong to a single submission: a schedule has no use for them, and the
+/// server says why where one is given.
+fn hide_of_submissions(option: clap::Arg) -> clap::Arg {
+    let is_of_submissions = ["after", "at", "delay", "key"].contains(&option.get_id().as_str());
+    option.hide(is_of_submissions)
 }
 
 /// Runs the subcommand; `ls` if there is none.
@@ -239,7 +247,10 @@ impl ScheduleArgs {
 
 impl ScheduleSettings {
     fn params(&self, mut job: Map<String, Value>, own_zone: impl Fn() -> String) -> Value {
-        job.remove("idempotency_key");
+        let key = job.get("idempotency_key").and_then(Value::as_str);
+        if key.is_some_and(|key| key.starts_with(GENERATED_KEY)) {
+            job.remove("idempotency_key");
+        }
         let overlap = self.overlap.map(|overlap| match overlap {
             OverlapOption::Skip => "skip",
             OverlapOption::Queue => "queue",
@@ -391,6 +402,34 @@ mod tests {
         ] {
             assert_eq!(params(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn options_that_a_schedule_has_no_use_for_are_not_in_its_help() {
+        use clap::CommandFactory;
+        let mut line = Line::command();
+        let set = line.find_subcommand_mut("set").expect("a subcommand");
+        let help = set.render_long_help().to_string();
+        for option in ["--after", "--at ", "--delay", "--key"] {
+            assert!(!help.contains(option), "{option}: {help}");
+        }
+        for option in [
+            "--retry",
+            "--expect",
+            "--exclusive",
+            "--notify-url",
+            "--cron",
+        ] {
+            assert!(help.contains(option), "{option}: {help}");
+        }
+        // One that is given is not lost: the server refuses it and says why.
+        let given = params(&[
+            "n", "--cron", "@daily", "--key", "k", "--after", "7", "--", "true",
+        ]);
+        let job = given.expect("read")["job"].clone();
+        assert_eq!(job["idempotency_key"], "k");
+        let refused = Schedule::check_job(job.as_object().expect("an object"));
+        assert_eq!(refused.expect_err("refused").key(), "job.idempotency_key");
     }
 
     #[test]
