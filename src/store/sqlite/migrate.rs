@@ -61,6 +61,18 @@ pub(super) async fn migrate(
     switch_foreign_keys(conn, true).await.map_err(failed)
 }
 
+/// Applies all steps to an empty database, which takes too little time to report.
+pub(super) async fn migrate_empty(
+    path: &Path,
+    conn: &mut SqliteConnection,
+) -> Result<(), OpenError> {
+    let failed = |error: sqlx::Error| OpenError::failed(path, FAILED, error);
+    switch_foreign_keys(conn, false).await.map_err(failed)?;
+    let all = MIGRATOR.run_direct(None, conn, false).await;
+    all.map_err(|error| OpenError::failed(path, FAILED, error))?;
+    switch_foreign_keys(conn, true).await.map_err(failed)
+}
+
 const FAILED: &str = "cannot be brought up to date";
 
 /// Awaits `step`, and calls `report` at its beginning and every second.

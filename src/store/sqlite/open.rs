@@ -17,7 +17,7 @@ use super::{
     log_bounds::LogBounds,
     log_tending::LogTending,
     long_path::LongPath,
-    migrate::{MIGRATOR, OnMigration, migrate},
+    migrate::{MIGRATOR, OnMigration, migrate, migrate_empty},
     nodes,
     options::{beside, options},
     presence::Presence,
@@ -200,7 +200,8 @@ async fn create(path: &Path, long_path: &LongPath, log: LogBounds) -> Result<(),
     }
     let fresh = beside(path, ".new");
     remove_draft(&fresh).map_err(|error| cannot_open(path, error))?;
-    fs::OpenOptions::new()
+    // Open until the sync: that reports every failed write since then.
+    let file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
@@ -208,12 +209,14 @@ async fn create(path: &Path, long_path: &LongPath, log: LogBounds) -> Result<(),
         .map_err(|error| cannot_open(path, error))?;
     let failed = |error: sqlx::Error| OpenError::failed(path, "cannot be created", error);
     let mut conn = writer_options(&fresh, long_path, log)
+        // One sync before it gets its name, instead of several after each step.
+        .synchronous(SqliteSynchronous::Off)
         // Free pages can be returned in small steps; see `retention/reclaim`.
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .connect()
         .await
         .map_err(failed)?;
-    migrate(path, &mut conn, &|_| ()).await?;
+    migrate_empty(path, &mut conn).await?;
     nodes::set_up(&mut conn).await.map_err(failed)?;
     // A close does it too, but hides that it has failed: half a ledger would get the name.
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -221,7 +224,8 @@ async fn create(path: &Path, long_path: &LongPath, log: LogBounds) -> Result<(),
         .await
         .map_err(failed)?;
     conn.close().await.map_err(failed)?;
-    fs::rename(&fresh, path)
+    file.sync_all()
+        .and_then(|()| fs::rename(&fresh, path))
         .and_then(|()| fs::File::open(path.parent().unwrap_or(Path::new("."))))
         .and_then(|directory| directory.sync_all())
         .map_err(|error| cannot_open(path, error))
