@@ -33,8 +33,13 @@ doc:
 # Unit tests, tests of the real binary over its public interfaces, and a short seeded run with kills.
 # Most of them wait for processes and disks, so there are two for each core.
 test:
-    cargo build --locked
     RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))} cargo test --locked --no-fail-fast
+
+# With an example, cargo selects the same features of the dependencies as for the tests. A plain
+# `cargo build` selects fewer: it would compile many of them, and this crate, a second time.
+# The debug binary and the fixtures, as the tests have them.
+build:
+    cargo build --locked --bin cc-executor --examples
 
 # The unit tests of one module: `just unit shim::attempt`. After a change in one file, under a minute.
 unit module="":
@@ -48,7 +53,6 @@ floor name *words:
 # One client is written from the protocol's page alone, one is the example; Gemini CLI follows a script.
 # Python clients and Gemini CLI against the debug binary; asciinema's own parser on exported recordings.
 conformance: mcp
-    cargo build --locked
     {{ python }} tests/python/conformance.py target/debug/cc-executor
     {{ python }} tests/python/conversation.py target/debug/cc-executor
     {{ python }} tests/python/casts.py target/debug/cc-executor
@@ -56,13 +60,11 @@ conformance: mcp
 
 # `just agents --only codex --scenario build_fails`. Agents that cannot be installed are skipped.
 # Claude Code, Codex, Gemini CLI and opencode with a scripted model, without a network.
-agents *args:
-    cargo build --locked
+agents *args: build
     {{ python }} tests/agents/run.py target/debug/cc-executor --install --may-skip {{ args }}
 
 # MCP with other people's clients and the protocol's conformance suite: `just mcp tasks`.
-mcp *parts:
-    cargo build --locked --bin cc-executor --example mcp_conformance
+mcp *parts: build
     {{ python }} tests/mcp/run.py target/debug/cc-executor target/debug/examples/mcp_conformance {{ parts }}
 
 # With `--binary FILE` the servers are that one, instead of the one that is built here.
@@ -93,7 +95,6 @@ sweep points="all" seed="":
 
 # Every fuzz target with CASES cases; a failure prints the smallest input that fails.
 fuzz cases="20000":
-    cargo build --locked
     PROPTEST_CASES={{ cases }} cargo test --locked --lib --test server fuzz_ -- --nocapture
 
 # The figures of docs/benchmarks.md, each beside its yardstick.
@@ -109,8 +110,7 @@ image:
     scripts/image
 
 # The systemd unit under a real systemd: no restart touches a running job; needs root.
-service:
-    cargo build --locked
+service: build
     scripts/service
 
 # Measures how soon a killed server is ready again, with many running and many final jobs.
