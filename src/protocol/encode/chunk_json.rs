@@ -39,16 +39,29 @@ impl<'a> ChunkView<'a> {
 
 /// Bytes that `text` takes inside the quotes of a JSON string, as `serde_json` writes it.
 fn json_len(text: &str) -> usize {
-    text.bytes().map(escaped_len).sum()
+    let mut len = 0;
+    for byte in text.as_bytes() {
+        len += usize::from(ESCAPED_LEN[usize::from(*byte)]);
+    }
+    len
 }
 
-fn escaped_len(byte: u8) -> usize {
-    match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
-        0..0x20 => 6,
-        _ => 1,
+/// What each byte takes there.
+const ESCAPED_LEN: [u8; 256] = {
+    let mut lens = [1; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        lens[byte] = 6;
+        byte += 1;
     }
-}
+    let short = *b"\"\\\n\r\t\x08\x0c";
+    let mut at = 0;
+    while at < short.len() {
+        lens[short[at] as usize] = 2;
+        at += 1;
+    }
+    lens
+};
 
 /// Bytes that `len` bytes take as base64 with padding.
 fn base64_len(len: usize) -> usize {
