@@ -150,11 +150,23 @@ impl Client {
     /// Sends a request and returns its id without waiting.
     #[track_caller]
     pub fn begin(&mut self, method: &str, params: Value) -> i64 {
-        let id = self.next_id;
-        self.next_id += 1;
-        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        self.send(request.to_string());
+        self.begin_with(method, &params)
+    }
+
+    #[track_caller]
+    fn begin_with(&mut self, method: &str, params: &Value) -> i64 {
+        let (id, request) = self.next_request(method, params);
+        self.send(request);
         id
+    }
+
+    /// The next request and its id. Written around the text of `params`, which is not copied as a
+    /// value first.
+    fn next_request(&mut self, method: &str, params: &Value) -> (i64, String) {
+        let (id, method) = (self.next_id, json!(method));
+        self.next_id += 1;
+        let text = format!(r#"{{"id":{id},"jsonrpc":"2.0","method":{method},"params":{params}}}"#);
+        (id, text)
     }
 
     /// Waits for the reply to a request; what arrives before it stays for later.
@@ -203,10 +215,8 @@ impl Client {
         method: &str,
         params: Value,
     ) -> Result<Result<Value, Value>, String> {
-        let id = self.next_id;
-        self.next_id += 1;
-        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
-        let sent = self.socket.send(Message::text(request.to_string()));
+        let (id, request) = self.next_request(method, &params);
+        let sent = self.socket.send(Message::text(request));
         sent.map_err(|error| error.to_string())?;
         self.try_reply(&json!(id))
     }
@@ -214,21 +224,22 @@ impl Client {
     /// Calls a method that must succeed.
     #[track_caller]
     pub fn ok(&mut self, method: &str, params: Value) -> Value {
-        let shown = params.to_string();
-        match self.call(method, params) {
+        let id = self.begin_with(method, &params);
+        match self.reply(id) {
             Ok(result) => result,
-            Err(error) => panic!("{method} {shown:.300}: {error}"),
+            Err(error) => panic!("{method} {:.300}: {error}", params.to_string()),
         }
     }
 
     /// Calls a method that must be refused with this code; returns the error.
     #[track_caller]
     pub fn refused(&mut self, code: i64, method: &str, params: Value) -> Value {
-        let shown = params.to_string();
-        match self.call(method, params) {
-            Ok(result) => panic!("{method} {shown:.300} was accepted: {result}"),
+        let id = self.begin_with(method, &params);
+        let shown = || params.to_string();
+        match self.reply(id) {
+            Ok(result) => panic!("{method} {:.300} was accepted: {result}", shown()),
             Err(error) => {
-                assert_eq!(error["code"], code, "{method} {shown:.300}: {error}");
+                assert_eq!(error["code"], code, "{method} {:.300}: {error}", shown());
                 error
             }
         }
@@ -458,7 +469,8 @@ fn frame_of(message: Message) -> Option<Frame> {
     match message {
         Message::Text(text) => {
             assert!(text.len() <= 1 << 20, "a message of {} bytes", text.len());
-            let value = serde_json::from_str(&text).expect("every text message is JSON");
+            // Not `from_str`, which is compiled into this crate, and so without optimisation.
+            let value = text.parse().expect("every text message is JSON");
             Some(Frame::Json(value))
         }
         Message::Binary(bytes) => {

@@ -49,17 +49,22 @@ fn build() {
 
 /// The bytes that `emit --seed SEED` writes to a stream (0 stdout, 1 stderr).
 pub fn content(seed: u64, stream: u64, length: u64, raw: bool) -> Vec<u8> {
-    (0..length)
-        .map(|at| {
-            let word = mix(seed.wrapping_mul(2).wrapping_add(stream) ^ mix(at / 8));
-            let byte = (word >> (8 * (at % 8))) as u8;
-            match (raw, at % 64) {
-                (true, _) => byte,
-                (false, 63) => b'\n',
-                (false, _) => b' ' + byte % 95,
-            }
-        })
-        .collect()
+    let key = seed.wrapping_mul(2).wrapping_add(stream);
+    let length = length as usize;
+    let mut bytes = Vec::with_capacity(length + 8);
+    for word in 0..length.div_ceil(8) as u64 {
+        bytes.extend_from_slice(&mix(key ^ mix(word)).to_le_bytes());
+    }
+    bytes.truncate(length);
+    if !raw {
+        for byte in &mut bytes {
+            *byte = b' ' + *byte % 95;
+        }
+        for at in (63..length).step_by(64) {
+            bytes[at] = b'\n';
+        }
+    }
+    bytes
 }
 
 /// splitmix64, also the tests' source of numbers that follow from a seed.

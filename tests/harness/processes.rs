@@ -29,7 +29,7 @@ fn matching(file: &str, word: &str) -> Vec<i32> {
 }
 
 fn contains(bytes: &[u8], word: &[u8]) -> bool {
-    bytes.windows(word.len()).any(|window| window == word)
+    memchr::memmem::find(bytes, word).is_some()
 }
 
 fn pids() -> Vec<i32> {

@@ -81,8 +81,8 @@ impl Found {
     }
 
     fn stored_lines(&self) -> u64 {
-        let bytes = self.pieces.iter().flat_map(|(_, _, data)| data);
-        bytes.filter(|byte| **byte == b'\n').count() as u64
+        let lines = |data: &[u8]| memchr::memchr_iter(b'\n', data).count() as u64;
+        self.pieces.iter().map(|(_, _, data)| lines(data)).sum()
     }
 
     fn dropped(&self) -> Dropped {

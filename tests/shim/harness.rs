@@ -197,8 +197,10 @@ impl Shim {
         self.records(1, 1)
             .into_iter()
             .filter(|r| r.header.kind == RecordKind::Output && r.header.stream == stream)
-            .flat_map(|r| r.payload)
-            .collect()
+            .fold(Vec::new(), |mut all, r| {
+                all.extend_from_slice(&r.payload);
+                all
+            })
     }
 
     /// The facts of the exit record of job 1, which must be the last record.
