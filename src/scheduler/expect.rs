@@ -73,7 +73,7 @@ async fn unmet(
             Err(ReadError::Missing(..)) => break,
             batch => batch?,
         };
-        let mut piece = Piece::new(batch.items);
+        let mut piece = CheckedPiece::new(batch.items);
         while !piece.is_done {
             let slot = Arc::clone(&ctx.check_slots).acquire_owned().await;
             let slot = slot.map_err(|_| StoreError::Stopping)?;
@@ -102,7 +102,7 @@ async fn unmet(
 }
 
 /// A part of an output, and what is left to do with it.
-struct Piece {
+struct CheckedPiece {
     items: Vec<Item>,
     /// The patterns below this one are left; `None`: all are, and the texts and the digest as well.
     patterns_left: Option<usize>,
@@ -111,7 +111,7 @@ struct Piece {
     is_done: bool,
 }
 
-impl Piece {
+impl CheckedPiece {
     fn new(items: Vec<Item>) -> Self {
         Self {
             items,
@@ -166,7 +166,7 @@ impl OutputCheck {
 
     /// Works on a piece for one turn. Patterns are given up when the time is over; texts and the digest take
     /// little.
-    fn turn(&mut self, piece: &mut Piece) {
+    fn turn(&mut self, piece: &mut CheckedPiece) {
         let began = clock::thread_time();
         let mut left = match piece.patterns_left {
             Some(left) => left,
@@ -228,8 +228,8 @@ mod tests {
     use super::*;
     use crate::job::{Chunk, Micros, Stream};
 
-    fn piece(offset: u64, data: &[u8]) -> Piece {
-        Piece::new(vec![Item::Chunk(Chunk {
+    fn piece(offset: u64, data: &[u8]) -> CheckedPiece {
+        CheckedPiece::new(vec![Item::Chunk(Chunk {
             offset,
             stream: Stream::Stdout,
             attempt: 1,
