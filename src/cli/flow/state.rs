@@ -8,6 +8,7 @@ use crate::{
     cli::{
         connect::{find_job, link::Link},
         render::job::ShownJob,
+        sql::flows::RUNNING_FLOWS,
     },
     escape::visible,
     job::DependencyCondition,
@@ -50,12 +51,6 @@ pub struct StepState<'a> {
     pub decides: &'a FlowJob,
 }
 
-/// Flows that still run, each with the number of its first job that does.
-const RUNNING: &str = "SELECT labels ->> ?1, min(number) FROM history_jobs
-    WHERE state IN ('scheduled', 'blocked', 'queued', 'running', 'paused')
-      AND labels ->> ?1 IS NOT NULL
-    GROUP BY 1 ORDER BY 2 DESC";
-
 /// The ids of flows, newest first: of those that have their first job, and of those that still run without
 /// it. It may have been deleted as soon as it had ended.
 pub async fn ids(link: &mut Link, max: usize) -> anyhow::Result<Vec<String>> {
@@ -65,7 +60,7 @@ pub async fn ids(link: &mut Link, max: usize) -> anyhow::Result<Vec<String>> {
         Some((job["number"].as_i64()?, id.to_owned()))
     });
     let mut found: Vec<(i64, String)> = heads.collect();
-    let running = json!({"sql": RUNNING, "params": [FLOW]});
+    let running = json!({"sql": RUNNING_FLOWS, "params": [FLOW]});
     let running = link.request("history.query", &running).await?;
     for row in running["rows"].as_array().into_iter().flatten() {
         let (Some(id), Some(number)) = (row[0].as_str(), row[1].as_i64()) else {

@@ -1,9 +1,10 @@
-//! The prompt of `sql`, and the formats of a result: tables, CSV, JSON.
+//! The prompt of `sql`, the formats of a result (tables, CSV, JSON), and the queries of other verbs.
 
 pub(super) mod command;
 pub(super) mod complete;
 pub(super) mod csv;
 mod editor;
+pub(super) mod flows;
 pub(super) mod format;
 pub(super) mod history;
 pub(super) mod json;
