@@ -33,21 +33,26 @@ fn submit_prints_a_name_that_every_verb_takes() {
     }
 }
 
+/// Two runs of a nightly job have one name.
 #[test]
-fn a_unique_name_names_a_job() {
+fn a_name_is_its_newest_job_and_for_control_the_newest_that_is_not_final() {
     let server = Server::start();
+    submit(&server, &["--name", "build", "--", "sleep", "1000"]);
     submit(&server, &["--name", "build", "--", "true"]);
-    let job = call(&server, "show", &["build", "--json"]).json();
-    assert_eq!(job["name"], "build");
-    submit(&server, &["--name", "build", "--", "true"]);
-    let ambiguous = call(&server, "show", &["build"]);
-    assert_ne!(ambiguous.code(), 0);
-    assert_eq!(
-        ambiguous.err().trim().lines().count(),
-        1,
-        "{}",
-        ambiguous.err()
-    );
+    assert_eq!(call(&server, "wait", &["2"]).code(), 0);
+    let show = |job: &str| call(&server, "show", &[job, "--json"]).json();
+    assert_eq!(show("build")["number"], 2);
+    assert_eq!(call(&server, "wait", &["build"]).code(), 0);
+    for verb in ["pause", "resume", "cancel"] {
+        assert_eq!(call(&server, verb, &["build"]).code(), 0, "{verb}");
+    }
+    call(&server, "wait", &["1"]);
+    assert_eq!(show("1")["state"], "cancelled");
+    assert_eq!(show("2")["state"], "succeeded");
+    // Without one that is not final it is the newest again: nothing happens to a final job.
+    assert_eq!(call(&server, "cancel", &["build"]).code(), 0);
+    assert_eq!(call(&server, "rm", &["build"]).code(), 0);
+    assert_eq!(show("build")["number"], 1);
 }
 
 #[test]

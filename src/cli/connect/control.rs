@@ -29,7 +29,7 @@ impl ControlArgs {
             let job = act_on(link, &params).await?;
             print::page(&format!("{} {}\n", job.number, describe::of(&job)))
         };
-        self.jobs.each(act).await
+        self.jobs.each_live(act).await
     }
 }
 

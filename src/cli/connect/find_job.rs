@@ -1,4 +1,4 @@
-//! Finds the job that a JOB argument means: a number, an id, a unique name or `last`.
+//! Finds the job that a JOB argument means: a number, an id, a name (the newest job of that name) or `last`.
 
 use std::collections::HashMap;
 
@@ -8,17 +8,32 @@ use serde_json::{Map, Value, json};
 use super::link::Link;
 use crate::{cli::render::job::ShownJob, escape::visible, job::JobRef};
 
-/// How many jobs the error for an ambiguous name lists.
-const LISTED_MAX: usize = 5;
-
 /// The `job` parameter for a JOB argument: its number or its id.
 pub async fn resolve(link: &mut Link, name: &str) -> anyhow::Result<Value> {
     match JobRef::parse(name) {
         Some(JobRef::Number(number)) => Ok(json!(number)),
         Some(JobRef::Id(id)) => Ok(json!(id)),
         None if name == "last" => last(link).await,
-        None => by_name(link, name).await,
+        None => match newest(link, &json!({"name": name})).await? {
+            Some(job) => Ok(job),
+            None => bail!(
+                "no job is called {}; `cc-executor ls --all` lists all jobs",
+                visible(name)
+            ),
+        },
     }
+}
+
+/// The same for what only jobs that are not final can do: of a name the newest one that is not, if there
+/// is one.
+pub async fn resolve_live(link: &mut Link, name: &str) -> anyhow::Result<Value> {
+    if JobRef::parse(name).is_none() && name != "last" {
+        let live = json!({"name": name, "state": LIVE});
+        if let Some(job) = newest(link, &live).await? {
+            return Ok(job);
+        }
+    }
+    resolve(link, name).await
 }
 
 /// The same for several, in the same order.
@@ -60,37 +75,18 @@ pub fn no_jobs<T>() -> anyhow::Result<T> {
 }
 
 async fn last(link: &mut Link) -> anyhow::Result<Value> {
-    let jobs = list(link, &json!({"limit": 1})).await?;
-    match jobs.first() {
-        Some(job) => Ok(json!(job.id)),
+    match newest(link, &json!({})).await? {
+        Some(job) => Ok(job),
         None => no_jobs(),
     }
 }
 
-async fn by_name(link: &mut Link, name: &str) -> anyhow::Result<Value> {
-    let jobs = list(link, &json!({"name": name, "limit": LISTED_MAX + 1})).await?;
-    match jobs.as_slice() {
-        [] => bail!(
-            "no job is called {}; `cc-executor ls --all` lists all jobs",
-            visible(name)
-        ),
-        [job] => Ok(json!(job.id)),
-        several => bail!("{}", ambiguous(name, several)),
-    }
-}
-
-fn ambiguous(name: &str, jobs: &[ShownJob]) -> String {
-    let numbers: Vec<_> = jobs
-        .iter()
-        .take(LISTED_MAX)
-        .map(|job| job.number.to_string())
-        .collect();
-    let more = if jobs.len() > LISTED_MAX { ", …" } else { "" };
-    format!(
-        "several jobs are called {}: {}{more}; give the number of one",
-        visible(name),
-        numbers.join(", ")
-    )
+/// The id of the newest job of those that a filter of `job.list` matches.
+async fn newest(link: &mut Link, filter: &Value) -> anyhow::Result<Option<Value>> {
+    let mut filter = filter.clone();
+    filter["limit"] = json!(1);
+    let jobs = list(link, &filter).await?;
+    Ok(jobs.first().map(|job| json!(job.id)))
 }
 
 /// One page of jobs, newest first.
@@ -129,18 +125,3 @@ const PAGE_JOBS: usize = 1000;
 pub const LIVE: [&str; 5] = ["scheduled", "blocked", "queued", "running", "paused"];
 /// The final states: a job in one never changes again.
 pub const FINAL: [&str; 3] = ["succeeded", "failed", "cancelled"];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::render::job::sample;
-
-    #[test]
-    fn an_ambiguous_name_lists_numbers_and_hides_escapes() {
-        let jobs: Vec<ShownJob> = (1..=6).map(|n| sample(json!({"number": n}))).collect();
-        assert_eq!(
-            ambiguous("bu\x1bild", &jobs),
-            "several jobs are called bu\\x1bild: 1, 2, 3, 4, 5, …; give the number of one"
-        );
-    }
-}

@@ -18,7 +18,7 @@ pub struct Jobs {
     #[command(flatten)]
     pub connect: Connect,
 
-    /// The jobs: numbers, ids, unique names, or `last` for the newest
+    /// The jobs: numbers, ids, names (the newest of a name), or `last` for the newest of all
     #[arg(required = true, value_name = "JOB")]
     pub names: Vec<String>,
 }
@@ -27,6 +27,27 @@ impl Jobs {
     /// Applies `act` to every job, in order. Prints errors; the exit code is 1 if there was one.
     pub async fn each(
         &self,
+        act: impl AsyncFnMut(&mut Link, Value) -> anyhow::Result<()>,
+    ) -> anyhow::Result<ExitCode> {
+        self.each_found(async |link, name| find_job::resolve(link, name).await, act)
+            .await
+    }
+
+    /// The same for what only jobs that are not final can do: a name means the newest one that is not.
+    pub async fn each_live(
+        &self,
+        act: impl AsyncFnMut(&mut Link, Value) -> anyhow::Result<()>,
+    ) -> anyhow::Result<ExitCode> {
+        self.each_found(
+            async |link, name| find_job::resolve_live(link, name).await,
+            act,
+        )
+        .await
+    }
+
+    async fn each_found(
+        &self,
+        find: impl AsyncFn(&mut Link, &str) -> anyhow::Result<Value>,
         mut act: impl AsyncFnMut(&mut Link, Value) -> anyhow::Result<()>,
     ) -> anyhow::Result<ExitCode> {
         let target = self.connect.target()?;
@@ -36,7 +57,7 @@ impl Jobs {
         };
         let mut code = exit_code::SUCCESS;
         for name in &self.names {
-            let done = match find_job::resolve(&mut link, name).await {
+            let done = match find(&mut link, name).await {
                 Ok(job) => act(&mut link, job).await,
                 Err(error) => Err(error),
             };

@@ -127,7 +127,7 @@ fn after(text: &str) -> Result<(Value, &'static str), String> {
     match job.parse::<u64>() {
         Ok(number) => Ok((json!(number), on)),
         Err(_) if job.is_empty() || job.starts_with('#') => {
-            Err("the job must be a number, an id, a unique name or `last`".to_owned())
+            Err("the job must be a number, an id, a name or `last`".to_owned())
         }
         Err(_) => Ok((json!(job), on)),
     }

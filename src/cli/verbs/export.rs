@@ -54,7 +54,7 @@ pub struct ExportArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The job: a number, an id, a unique name, or `last` for the newest
+    /// The job: a number, an id, a name (the newest of it), or `last` for the newest of all
     #[arg(default_value = "last")]
     job: String,
 

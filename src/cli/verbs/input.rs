@@ -38,7 +38,7 @@ pub struct InputArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The job: a number, an id, a unique name, or `last` for the newest
+    /// The job: a number, an id, a name (the newest of it), or `last` for the newest of all
     job: String,
 
     /// What to send: the words, separated by spaces, and a newline
@@ -60,7 +60,7 @@ pub async fn input(args: InputArgs) -> anyhow::Result<ExitCode> {
     else {
         return find_job::no_jobs();
     };
-    let job = find_job::resolve(&mut link, &args.job).await?;
+    let job = find_job::resolve_live(&mut link, &args.job).await?;
     let mut sender = Sender {
         link,
         job,

@@ -60,7 +60,7 @@ enum NotifyCommand {
 
 #[derive(Debug, clap::Args)]
 struct ListOptions {
-    /// Only notices of this job: a number, an id, a unique name, or `last`
+    /// Only notices of this job: a number, an id, a name (the newest of it), or `last`
     job: Option<String>,
 
     /// Only notices in this state: waiting, delivered or given_up

@@ -50,7 +50,7 @@ pub struct SearchArgs {
     #[arg(value_name = "PATTERN")]
     pattern: String,
 
-    /// Search only these jobs: numbers, ids, unique names, or `last` for the newest
+    /// Search only these jobs: numbers, ids, names (the newest of a name), or `last` for the newest of all
     #[arg(value_name = "JOB", conflicts_with_all = JobFilter::OPTIONS)]
     jobs: Vec<String>,
 

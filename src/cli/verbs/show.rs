@@ -34,7 +34,7 @@ pub struct ShowArgs {
     #[command(flatten)]
     print: PrintOptions,
 
-    /// The job: a number, an id, a unique name, or `last` for the newest
+    /// The job: a number, an id, a name (the newest of it), or `last` for the newest of all
     #[arg(default_value = "last")]
     job: String,
 

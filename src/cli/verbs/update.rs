@@ -65,7 +65,7 @@ pub async fn update(args: UpdateArgs) -> anyhow::Result<ExitCode> {
         let job = ShownJob::read(&link.request("job.update", &params).await?)?;
         print::page(&format!("{} {}\n", job.number, describe::of(&job)))
     };
-    args.jobs.each(act).await
+    args.jobs.each_live(act).await
 }
 
 impl UpdateArgs {

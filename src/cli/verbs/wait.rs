@@ -29,7 +29,7 @@ pub struct WaitArgs {
     #[command(flatten)]
     connect: Connect,
 
-    /// The jobs: numbers, ids, unique names, or `last` for the newest
+    /// The jobs: numbers, ids, names (the newest of a name), or `last` for the newest of all
     #[arg(required_unless_present = "labels", value_name = "JOB")]
     jobs: Vec<String>,
 
