@@ -10,6 +10,8 @@
 pub mod job;
 pub mod sys;
 
+pub mod access;
+
 pub mod data_dir;
 pub mod escape;
 

@@ -13,9 +13,10 @@ use std::{
 
 /// Every module of the crate, and what it may know, in the order of `src/lib.rs`: a module may know
 /// nothing that is listed after it.
-const MAY_KNOW: [(&str, &[&str]); 21] = [
+const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("job", &[]),
     ("sys", &["job"]),
+    ("access", &["job", "sys"]),
     ("data_dir", &["sys"]),
     ("escape", &[]),
     ("config", &["job", "sys", "data_dir"]),
@@ -24,7 +25,7 @@ const MAY_KNOW: [(&str, &[&str]); 21] = [
     ("launch", &["spool", "sys"]),
     ("clean", &["sys", "launch"]),
     ("shim", &["job", "spool", "sys", "escape"]),
-    ("store", &["job", "sys"]),
+    ("store", &["access", "job", "sys"]),
     ("output", &["job", "spool", "store", "sys"]),
     ("supervisor", &["job", "spool", "store", "output", "sys"]),
     (
@@ -42,6 +43,7 @@ const MAY_KNOW: [(&str, &[&str]); 21] = [
     (
         "executor",
         &[
+            "access",
             "query",
             "notices",
             "job",
@@ -59,6 +61,7 @@ const MAY_KNOW: [(&str, &[&str]); 21] = [
     (
         "protocol",
         &[
+            "access",
             "job",
             "escape",
             "executor",
@@ -80,6 +83,8 @@ const MAY_KNOW: [(&str, &[&str]); 21] = [
 
 /// What a verb that is a client may know beside the public API.
 const CLIENT_MAY_KNOW: &[&str] = &[
+    // A token is narrowed without a server.
+    "access",
     "job",
     "spool::layout",
     "spool::Layout",
