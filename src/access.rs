@@ -11,7 +11,7 @@ pub mod valid_clock;
 pub mod wire;
 
 pub use caveat::{Caveat, CaveatRefusal};
-pub use principal::{Denied, Grant, Principal};
+pub use principal::{AccessDenied, Grant, Principal};
 pub use rate::{Rate, RateBuckets, RateRefusal};
 pub use reach::{JobPlace, OutOfReach, Reach};
 pub use scope::{Scope, Scopes};

@@ -3,6 +3,7 @@
 //!
 //! Wire formats, sessions and HTTP are in `protocol`.
 
+mod actor;
 mod admission;
 mod backup;
 mod change;
@@ -11,6 +12,7 @@ mod disconnect;
 mod error;
 mod explain;
 mod input;
+mod judge;
 mod last_input;
 mod mcp;
 mod notices;
@@ -25,6 +27,7 @@ mod search;
 mod start;
 mod submit;
 mod timekeeper;
+mod tokens;
 mod turns;
 mod until;
 mod usage;
@@ -41,6 +44,7 @@ use self::{
     schedules::ScheduleChanges, search::Searches, usage::UsageCache, verify::Verifies,
 };
 use crate::{
+    access::Principal,
     job::{Job, JobNumber, JobRef, Micros},
     notices::Notices,
     output::{Hub, Log},
@@ -59,8 +63,10 @@ pub use crate::output::{
 };
 pub use crate::query::{QueryAnswer, QueryParams};
 pub use crate::store::{
-    Counts, Include, JobPage, ListFilter, NoticeFilter, NoticeRef, SubmitOutcome,
+    Counts, Include, JobPage, ListFilter, NewToken, NoticeFilter, NoticeRef, StoredToken,
+    SubmitOutcome, TokenChange,
 };
+pub use actor::Actor;
 pub use backup::Backup;
 pub use control::Action;
 pub use disconnect::{TIED_JOBS_MAX, Tie};
@@ -162,9 +168,14 @@ impl Executor {
         })
     }
 
-    /// Jobs that match, newest first. Running ones have the exact length of their output, as in
+    /// Jobs that match and that the client reaches, newest first. Running ones have the exact length of their output, as in
     /// `get`: there are never more of those than there are slots.
-    pub async fn list(&self, filter: ListFilter) -> Result<JobPage, Error> {
+    pub async fn list(
+        &self,
+        mut filter: ListFilter,
+        principal: &Principal,
+    ) -> Result<JobPage, Error> {
+        filter.reach = principal.grant.reach.clone();
         let mut page = self.inner.store.list(filter).await?;
         for job in &mut page.jobs {
             if job.state.is_active() {

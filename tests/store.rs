@@ -36,6 +36,8 @@ mod retention;
 mod schedules;
 #[path = "store/submissions.rs"]
 mod submissions;
+#[path = "store/tokens.rs"]
+mod tokens;
 #[path = "store/transitions.rs"]
 mod transitions;
 #[path = "store/views.rs"]

@@ -83,7 +83,7 @@ pub struct Principal {
 
 /// Why a principal is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum AccessDenied {
     /// A scope is missing.
     #[error("the token {name:?} does not have the scope {}", scope.name())]
     Scope {
@@ -131,10 +131,10 @@ impl Principal {
     /// # Errors
     ///
     /// Names the first one that is missing.
-    pub fn require(&self, scopes: &[Scope]) -> Result<(), Denied> {
+    pub fn require(&self, scopes: &[Scope]) -> Result<(), AccessDenied> {
         match self.grant.scopes.missing(scopes) {
             None => Ok(()),
-            Some(scope) => Err(Denied::Scope {
+            Some(scope) => Err(AccessDenied::Scope {
                 name: self.name.to_string(),
                 scope,
             }),
@@ -146,11 +146,11 @@ impl Principal {
     /// # Errors
     ///
     /// One of them has no room; then none is counted.
-    pub fn count_jobs(&self, jobs: usize) -> Result<(), Denied> {
+    pub fn count_jobs(&self, jobs: usize) -> Result<(), AccessDenied> {
         let taken = self.buckets.take(&self.grant.rates, jobs);
         taken.map_err(|(rate, why)| {
             let name = &self.name;
-            Denied::Rate(match why {
+            AccessDenied::Rate(match why {
                 RateRefusal::Wait(wait) => format!(
                     "the token {name:?} may submit {rate}; try again in {:.1} s",
                     wait.as_secs_f64().max(0.1)

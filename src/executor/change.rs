@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
-use super::{Error, Executor};
+use super::{Actor, Error, Executor, judge::judge_change};
 use crate::{
     job::{Job, JobChange, JobNumber, JobRef, Offset},
     spool::{SegmentName, dropped_range},
@@ -12,7 +12,13 @@ use crate::{
 
 impl Executor {
     /// Changes a job that has not started, and returns it.
-    pub async fn update(&self, job: JobRef, change: JobChange, actor: &str) -> Result<Job, Error> {
+    pub async fn update(
+        &self,
+        job: JobRef,
+        change: JobChange,
+        actor: &Actor,
+    ) -> Result<Job, Error> {
+        judge_change(&change, actor.principal())?;
         match self.inner.store.update(job, change, actor).await? {
             Updated::Done(job) => {
                 // It may precede other jobs now, or be in a queue with a free slot.

@@ -2,6 +2,7 @@
 
 use super::{Error, Executor};
 use crate::{
+    access::{Principal, TokenNumber},
     job::{Job, JobNumber, JobRef, JobSpec, JobState},
     store::{Include, ListFilter},
     supervisor,
@@ -12,9 +13,24 @@ const LIVE_JOBS_MAX: u32 = 200;
 
 impl Executor {
     /// Stores the opening of a session, JSON.
-    pub async fn save_mcp_session(&self, id: &str, opening: String) -> Result<(), Error> {
-        let stored = self.inner.store.save_mcp_session(id.to_owned(), opening);
-        Ok(stored.await?)
+    pub async fn save_mcp_session(
+        &self,
+        id: &str,
+        opening: String,
+        token: Option<TokenNumber>,
+    ) -> Result<(), Error> {
+        let store = &self.inner.store;
+        Ok(store
+            .save_mcp_session(id.to_owned(), opening, token)
+            .await?)
+    }
+
+    /// The token that opened a session; the outer `None`: there is no such session.
+    pub async fn token_of_mcp_session(
+        &self,
+        id: &str,
+    ) -> Result<Option<Option<TokenNumber>>, Error> {
+        Ok(self.inner.store.token_of_mcp_session(id).await?)
     }
 
     /// Forgets a session.
@@ -34,7 +50,16 @@ impl Executor {
 
     /// The job with the idempotency key of `spec`, if it runs the same command in the same directory:
     /// agents that repeat a key may differ in their environment and in where they say they come from.
-    pub async fn run_with_key(&self, spec: &JobSpec) -> Result<Option<Job>, Error> {
+    pub async fn run_with_key(
+        &self,
+        spec: &JobSpec,
+        principal: &Principal,
+    ) -> Result<Option<Job>, Error> {
+        match self.check_key(spec, principal).await {
+            // The key is in use, and its job is not for this client.
+            Err(Error::Conflict(_)) => return Ok(None),
+            checked => checked?,
+        }
         let Some(key) = spec.idempotency_key.as_deref() else {
             return Ok(None);
         };
@@ -51,6 +76,7 @@ impl Executor {
         &self,
         spec: &JobSpec,
         (key, value): (&str, &str),
+        principal: &Principal,
     ) -> Result<Option<Job>, Error> {
         let live = ListFilter {
             states: JobState::ALL
@@ -61,7 +87,7 @@ impl Executor {
             limit: LIVE_JOBS_MAX,
             ..ListFilter::default()
         };
-        for job in self.list(live).await?.jobs {
+        for job in self.list(live, principal).await?.jobs {
             if is_same(&job.spec, spec) && !self.inner.store.is_mcp_answered(job.number).await? {
                 return Ok(Some(job));
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Error, Executor};
+use super::{Actor, Error, Executor};
 use crate::{
     job::{Delivery, JobRef, JobSpec, Notice, NotifyEntry, NotifySecret, NotifyTarget},
     store::{Include, NoticeFilter, NoticeRef, NoticeRetried},
@@ -172,7 +172,13 @@ impl Executor {
     /// Has the requests of a new job that have no secret signed with those of another job, for the same states
     /// and the same receiver. No interface shows secrets, so a client that submits a job once more with
     /// changes cannot send them.
-    pub async fn sign_like(&self, job: &mut JobSpec, other: JobRef) -> Result<(), Error> {
+    pub async fn sign_like(
+        &self,
+        job: &mut JobSpec,
+        other: JobRef,
+        actor: &Actor,
+    ) -> Result<(), Error> {
+        self.check_reach(actor.principal(), other).await?;
         let include = Include {
             notify_secrets: true,
             ..Include::default()

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use super::{BatchError, Error, Executor, SubmitOutcome};
+use super::{Actor, BatchError, Error, Executor, SubmitOutcome};
 use crate::{
     job::{Dependency, DependencyTarget, Job, JobId, JobNumber, JobRef, JobSpec, JobState},
     store::{Include, RetryKin},
@@ -15,7 +15,7 @@ impl Executor {
     /// A new job with the same NewJob, environment and stdin included, but for the idempotency key;
     /// `retry_of` names the old one. Inputs are not sent again. It waits for the newest retries of the
     /// jobs that the old one waited for.
-    pub async fn retry(&self, job: JobRef, actor: &str) -> Result<Job, Error> {
+    pub async fn retry(&self, job: JobRef, actor: &Actor) -> Result<Job, Error> {
         let old = self.to_retry(job).await?;
         let again = self.again(&old, &HashMap::new()).await?;
         self.check_ties(std::slice::from_ref(&again))?;
@@ -34,7 +34,7 @@ impl Executor {
     pub async fn retry_with_dependants(
         &self,
         job: JobRef,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<Vec<SubmitOutcome>, BatchError> {
         let mut old = vec![self.to_retry(job).await?];
         let mut together = HashMap::new();
@@ -48,6 +48,7 @@ impl Executor {
                     let Some(job) = job.filter(|job| job.state != JobState::Succeeded) else {
                         continue;
                     };
+                    self.check_reach(actor.principal(), job.id.into()).await?;
                     old.push(job);
                     newest.id
                 }

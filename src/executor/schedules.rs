@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, Notify};
 
-use super::{Error, Executor, submit::submission};
+use super::{Actor, Error, Executor, submit::submission};
 use crate::{
     job::{Job, JobRef, JobSpec, Micros, NewJobRefusal, Schedule, ScheduleChange, Timetable},
     store::{Fired, Firing, FiringCause, Include, RunPlan, ScheduleSet, Submission},
@@ -185,7 +185,9 @@ impl Executor {
         let job = self.read_filled_in(&schedule.job);
         let submission = job
             .map_err(|refusal| refusal.within("job").to_string())
-            .and_then(|job| submission(job, actor).map_err(|error| error.to_string()));
+            .and_then(|job| {
+                submission(job, &Actor::server(actor)).map_err(|error| error.to_string())
+            });
         RunPlan { at, submission }
     }
 

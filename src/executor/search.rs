@@ -15,6 +15,7 @@ use super::{
     Error, Executor, LinePosition, ListFilter, SessionTurns, admission::Admission, turns::acquire,
 };
 use crate::{
+    access::Principal,
     job::{Job, JobNumber, JobRef, Offset},
     output::{ReadError, tail},
     store::Include,
@@ -80,8 +81,17 @@ impl Executor {
     pub async fn search(
         &self,
         turn: &SearchTurn,
-        options: SearchOptions,
+        mut options: SearchOptions,
+        principal: &Principal,
     ) -> Result<SearchResult, Error> {
+        match &mut options.scope {
+            SearchScope::Job { job, .. } => self.check_reach(principal, *job).await?,
+            SearchScope::Jobs(filter) => filter.reach = principal.grant.reach.clone(),
+        }
+        if let Some(cursor) = options.cursor {
+            // A cursor is the client's word, and names a job.
+            self.check_reach(principal, cursor.number.into()).await?;
+        }
         let Searches {
             settings,
             admission,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use sha2::{Digest, Sha256};
 
-use super::{Error, Executor, error::BatchError};
+use super::{Actor, Error, Executor, error::BatchError};
 use crate::{
     job::{DependencyTarget, Expectation, Job, JobId, JobSpec},
     output::Assertion,
@@ -34,7 +34,7 @@ impl Executor {
     ///
     /// `Unavailable` also if less is free on the disk than has to stay free: the job could not
     /// start, and the rest of the space is for the ends of running jobs.
-    pub async fn submit(&self, job: JobSpec, actor: &str) -> Result<Submitted, Error> {
+    pub async fn submit(&self, job: JobSpec, actor: &Actor) -> Result<Submitted, Error> {
         let prepared = self.prepare(job, actor).await?;
         self.submit_prepared(prepared).await
     }
@@ -44,7 +44,7 @@ impl Executor {
         &self,
         job: JobSpec,
         retry_of: Option<JobId>,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<Submitted, Error> {
         let mut prepared = self.prepare(job, actor).await?;
         prepared.0.retry_of = retry_of;
@@ -52,11 +52,11 @@ impl Executor {
     }
 
     /// The first half of [`Self::submit`]: checks and completes a job, and stores nothing.
-    pub async fn prepare(&self, job: JobSpec, actor: &str) -> Result<PreparedJob, Error> {
+    pub async fn prepare(&self, job: JobSpec, actor: &Actor) -> Result<PreparedJob, Error> {
         self.refuse_without_disk_space()?;
         self.refuse_too_many_notices(std::slice::from_ref(&job))?;
         let mut jobs = [job];
-        self.complete(&mut jobs)
+        self.complete(&mut jobs, actor)
             .await
             .map_err(|refused| refused.error)?;
         let [job] = jobs;
@@ -77,7 +77,7 @@ impl Executor {
     pub async fn submit_many(
         &self,
         jobs: Vec<JobSpec>,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<Vec<SubmitOutcome>, BatchError> {
         let jobs = jobs.into_iter().map(|job| (job, None));
         self.submit_all_as(jobs.collect(), actor).await
@@ -87,12 +87,12 @@ impl Executor {
     pub(super) async fn submit_all_as(
         &self,
         jobs: Vec<(JobSpec, Option<JobId>)>,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<Vec<SubmitOutcome>, BatchError> {
         self.refuse_without_disk_space()?;
         let (mut jobs, retries): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
         self.refuse_too_many_notices(&jobs)?;
-        self.complete(&mut jobs).await?;
+        self.complete(&mut jobs, actor).await?;
         let submissions = jobs.into_iter().zip(retries);
         let submissions = submissions.map(|(job, retry_of)| {
             Ok(Submission {
@@ -105,7 +105,8 @@ impl Executor {
     }
 
     /// Checks and completes what needs more than the job itself.
-    async fn complete(&self, jobs: &mut [JobSpec]) -> Result<(), BatchError> {
+    async fn complete(&self, jobs: &mut [JobSpec], actor: &Actor) -> Result<(), BatchError> {
+        self.judge(jobs, actor).await?;
         for (index, job) in jobs.iter().enumerate() {
             let at = |error| BatchError {
                 index: Some(index),
@@ -207,14 +208,15 @@ fn check_patterns(expect: &[Expectation]) -> Result<(), Error> {
 const PATTERNS_COMPILED_BYTES_MAX: usize = 4 << 20;
 
 /// A job with what the server decides about it: id, directory, time.
-pub(super) fn submission(mut job: JobSpec, actor: &str) -> Result<Submission, Error> {
+pub(super) fn submission(mut job: JobSpec, actor: &Actor) -> Result<Submission, Error> {
     job.cwd.get_or_insert_with(|| supervisor::home().to_owned());
     Ok(Submission {
         id: JobId(uuid::Uuid::now_v7()),
         retry_of: None,
         fingerprint: fingerprint(&job)?,
         job,
-        actor: actor.to_owned(),
+        actor: actor.to_string(),
+        token: actor.principal().token,
         at: clock::now(),
     })
 }

@@ -52,6 +52,7 @@ impl Fixture {
             job: JobSpec::new(Command::Argv(vec!["true".to_owned()])),
             fingerprint: [0; 32],
             actor: "test".to_owned(),
+            token: None,
             at: Micros(1),
         };
         let submitted = self.store.submit(submission).await.expect("stored");

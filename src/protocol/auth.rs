@@ -1,4 +1,5 @@
-//! The bearer token: its file, and the check of a token that a client shows.
+//! The administrator's token and its file; the key of all other tokens and its file; and which token a
+//! request shows.
 
 use std::{
     fs,
@@ -11,6 +12,7 @@ use axum::http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 
 use crate::{
+    access::RootKey,
     data_dir::{Access, DataDirError, OwnDir},
     spool::Layout,
 };
@@ -24,6 +26,10 @@ const TOKEN_LEN_MAX: usize = 4096;
 
 /// Name of a new token file while it is written.
 const DRAFT: &str = "token.new";
+/// The same of a new file with the key of tokens.
+const KEY_DRAFT: &str = "token.key.new";
+/// Longest file with the key of tokens that is read, bytes.
+const KEY_LEN_MAX: u64 = 1024;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +55,16 @@ pub enum TokenError {
         /// The file.
         path: PathBuf,
     },
+    /// The file of the key holds none.
+    #[error(
+        "{} holds no key ({} hexadecimal digits); put the right one back, or remove it: then every token \
+         but the administrator's has to be rotated",
+        path.display(), 2 * TOKEN_BYTES
+    )]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// The kernel provides no random bytes.
     #[error("cannot make a token: {0}")]
     Random(getrandom::Error),
@@ -64,15 +80,30 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// What a request says about its client.
+/// What a request shows of its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bearer {
-    /// It shows no token.
+pub enum Bearer<'a> {
+    /// No token.
     Absent,
-    /// It shows the right token.
-    Right,
-    /// It shows a wrong token.
+    /// This text.
+    Token(&'a str),
+    /// Several tokens, or something that can be none.
     Wrong,
+}
+
+impl<'a> Bearer<'a> {
+    /// What these headers show. Anything but exactly one `Authorization: Bearer` is wrong.
+    pub fn of(headers: &'a HeaderMap) -> Self {
+        let mut all = headers.get_all(header::AUTHORIZATION).iter();
+        match (all.next(), all.next()) {
+            (None, _) => Self::Absent,
+            (Some(one), None) => {
+                let guess = one.to_str().ok().and_then(bearer_token);
+                guess.map_or(Self::Wrong, Self::Token)
+            }
+            (Some(_), Some(_)) => Self::Wrong,
+        }
+    }
 }
 
 impl Token {
@@ -115,20 +146,13 @@ impl Token {
         }
     }
 
-    fn create(dir: &OwnDir) -> Result<Self, TokenError> {
-        let mut bytes = [0; TOKEN_BYTES];
-        getrandom::fill(&mut bytes).map_err(TokenError::Random)?;
-        let token: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    /// Creates the token file, or replaces it.
+    pub fn create(dir: &OwnDir) -> Result<Self, TokenError> {
+        let token = hex(&random()?);
         // A crash in between leaves no empty token file, and a draft that another process planted is not
         // used.
         dir.replace_file(Layout::TOKEN, DRAFT, format!("{token}\n").as_bytes())?;
         Ok(Self(token))
-    }
-
-    /// A token for tests.
-    #[cfg(test)]
-    pub fn for_test(secret: &str) -> Self {
-        Self(secret.to_owned())
     }
 
     /// The secret itself.
@@ -140,23 +164,56 @@ impl Token {
     pub fn is(&self, guess: &str) -> bool {
         self.0.as_bytes().ct_eq(guess.as_bytes()).into()
     }
+}
 
-    /// What these headers say. Anything but exactly one right `Authorization: Bearer` is wrong.
-    pub fn check(&self, headers: &HeaderMap) -> Bearer {
-        let mut all = headers.get_all(header::AUTHORIZATION).iter();
-        match (all.next(), all.next()) {
-            (None, _) => Bearer::Absent,
-            (Some(one), None) => {
-                let guess = one.to_str().ok().and_then(bearer_token);
-                if guess.is_some_and(|guess| self.is(guess)) {
-                    Bearer::Right
-                } else {
-                    Bearer::Wrong
-                }
-            }
-            (Some(_), Some(_)) => Bearer::Wrong,
-        }
+/// Reads the key of all tokens of a data directory; if there is none, creates it with mode 0600.
+///
+/// # Errors
+///
+/// The file cannot be read or written, is not ours alone, or holds no key.
+pub fn root_key(dir: &OwnDir) -> Result<RootKey, TokenError> {
+    let path = || dir.path().join(Layout::TOKEN_KEY);
+    let Some(mut file) = dir.open_file(Layout::TOKEN_KEY, Access::Read)? else {
+        let key = random()?;
+        dir.replace_file(
+            Layout::TOKEN_KEY,
+            KEY_DRAFT,
+            format!("{}\n", hex(&key)).as_bytes(),
+        )?;
+        return Ok(RootKey(key));
+    };
+    let read = make_private(&file).and_then(|()| {
+        let mut text = String::new();
+        file.by_ref().take(KEY_LEN_MAX).read_to_string(&mut text)?;
+        Ok(text)
+    });
+    let text = read.map_err(|source| TokenError::Read {
+        path: path(),
+        source,
+    })?;
+    let key = unhex(text.trim()).ok_or_else(|| TokenError::NoKey { path: path() })?;
+    Ok(RootKey(key))
+}
+
+fn random() -> Result<[u8; TOKEN_BYTES], TokenError> {
+    let mut bytes = [0; TOKEN_BYTES];
+    getrandom::fill(&mut bytes).map_err(TokenError::Random)?;
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<[u8; TOKEN_BYTES]> {
+    let mut bytes = [0; TOKEN_BYTES];
+    if text.len() != 2 * TOKEN_BYTES || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
+        return None;
     }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
 }
 
 /// Gives an open token file mode 0600, if other users can access it.
@@ -165,7 +222,7 @@ fn make_private(file: &fs::File) -> io::Result<()> {
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    tracing::warn!("other users could read the token file; its mode is now 0600");
+    tracing::warn!("other users could read the file of a token or its key; its mode is now 0600");
     file.set_permissions(fs::Permissions::from_mode(0o600))
 }
 
@@ -187,23 +244,53 @@ mod tests {
     }
 
     #[test]
-    fn only_one_right_bearer_is_right() {
-        let token = Token("0123456789abcdef".to_owned());
-        let right = "Bearer 0123456789abcdef";
+    fn only_one_bearer_shows_a_token() {
+        let one = "Bearer 0123456789abcdef";
         for (values, expected) in [
             (vec![], Bearer::Absent),
-            (vec![right], Bearer::Right),
-            (vec!["bearer  0123456789abcdef"], Bearer::Right),
-            (vec![right, right], Bearer::Wrong),
-            (vec!["Bearer 0123456789abcdeg"], Bearer::Wrong),
-            (vec!["Bearer 0123456789abcde"], Bearer::Wrong),
-            (vec!["Bearer 0123456789abcdef0"], Bearer::Wrong),
-            (vec!["Bearer "], Bearer::Wrong),
+            (vec![one], Bearer::Token("0123456789abcdef")),
+            (
+                vec!["bearer  0123456789abcdef"],
+                Bearer::Token("0123456789abcdef"),
+            ),
+            (vec![one, one], Bearer::Wrong),
+            (vec!["Bearer "], Bearer::Token("")),
             (vec!["Bearer"], Bearer::Wrong),
             (vec!["Basic 0123456789abcdef"], Bearer::Wrong),
             (vec![""], Bearer::Wrong),
         ] {
-            assert_eq!(token.check(&headers(&values)), expected, "{values:?}");
+            assert_eq!(Bearer::of(&headers(&values)), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_whole_token_is_it() {
+        let token = Token("0123456789abcdef".to_owned());
+        assert!(token.is("0123456789abcdef"));
+        for wrong in [
+            "0123456789abcdeg",
+            "0123456789abcde",
+            "0123456789abcdef0",
+            "",
+        ] {
+            assert!(!token.is(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_tokens_is_created_once_and_a_wrong_file_is_kept() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let dir = OwnDir::make(root.path()).expect("ours");
+        let path = root.path().join("token.key");
+        let first = root_key(&dir).expect("created").0;
+        assert_ne!(first, [0; 32]);
+        assert_eq!(root_key(&dir).expect("read").0, first);
+        let mode = fs::metadata(&path).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        for wrong in ["", "00", &"g".repeat(64), &"0".repeat(65)] {
+            fs::write(&path, wrong).expect("written");
+            assert!(root_key(&dir).is_err(), "{wrong}");
+            assert_eq!(fs::read_to_string(&path).expect("read"), wrong);
         }
     }
 

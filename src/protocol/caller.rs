@@ -1,9 +1,14 @@
 //! The client for which a method is executed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use super::ServerState;
-use crate::executor::SessionTurns as Turns;
+use super::{ServerState, jsonrpc::error::Refusal};
+use crate::{
+    access::{Principal, Scope},
+    executor::{Actor, SessionTurns as Turns},
+    job::JobRef,
+    sys::lock,
+};
 
 /// A client as the methods see it, whichever interface it uses.
 #[derive(Debug)]
@@ -17,21 +22,63 @@ pub struct Caller {
     interface: &'static str,
     /// Its turns at work that keeps processors busy.
     pub turns: Turns,
+    /// Its rights.
+    principal: Mutex<Arc<Principal>>,
 }
 
 impl Caller {
     /// A client of a new session on `interface`.
-    pub fn new(server: Arc<ServerState>, interface: &'static str) -> Self {
+    pub fn new(
+        server: Arc<ServerState>,
+        interface: &'static str,
+        principal: Arc<Principal>,
+    ) -> Self {
         Self {
             server,
             id: uuid::Uuid::now_v7().simple().to_string(),
             interface,
             turns: Turns::default(),
+            principal: Mutex::new(principal),
         }
     }
 
-    /// The client as the store names it: `INTERFACE:ID`, such as `ws:0198…`.
-    pub fn actor(&self) -> String {
-        format!("{}:{}", self.interface, self.id)
+    /// The same client with the rights that one of its requests has.
+    pub fn with(&self, principal: Arc<Principal>) -> Self {
+        Self {
+            server: self.server.clone(),
+            id: self.id.clone(),
+            interface: self.interface,
+            turns: self.turns.clone(),
+            principal: Mutex::new(principal),
+        }
+    }
+
+    /// Its rights.
+    pub fn principal(&self) -> Arc<Principal> {
+        lock(&self.principal).clone()
+    }
+
+    /// It has shown another token.
+    pub fn set_principal(&self, principal: Arc<Principal>) {
+        *lock(&self.principal) = principal;
+    }
+
+    /// Refuses a client whose token does not have these scopes.
+    pub fn require(&self, scopes: &[Scope]) -> Result<(), Refusal> {
+        Ok(self.principal().require(scopes)?)
+    }
+
+    /// Refuses a job that the client's token does not reach.
+    pub async fn check_reach(&self, job: JobRef) -> Result<(), Refusal> {
+        Ok(self
+            .server
+            .executor
+            .check_reach(&self.principal(), job)
+            .await?)
+    }
+
+    /// The client as the store names it, `INTERFACE:ID` such as `ws:0198…`, with its rights.
+    pub fn actor(&self) -> Actor {
+        Actor::new(format!("{}:{}", self.interface, self.id), self.principal())
     }
 }

@@ -17,7 +17,6 @@ use tower_service::Service;
 
 use super::{
     ErrorKind, RefusalReason, ServerState,
-    auth::Bearer,
     job_counts::counts,
     origin::Foreign,
     peer::{Connection, Peer},
@@ -56,15 +55,12 @@ pub async fn answer(
         server.refusals.report(connection.peer, reason);
         return Ok(problem.into_response());
     }
-    let is_authenticated = match server.token.check(request.headers()) {
-        Bearer::Right => true,
-        Bearer::Absent => connection.peer.is_trusted(),
-        Bearer::Wrong => false,
-    };
-    if is_authenticated {
+    let client = server.client(connection.peer, request.headers());
+    if matches!(client, Ok(Some(_))) {
         connection.slot.set_authenticated();
     }
     let mut request = request.map(Body::new);
+    request.extensions_mut().insert(client);
     request.extensions_mut().insert(connection);
     router.call(request).await
 }
@@ -111,7 +107,7 @@ async fn ready(
     Extension(connection): Extension<Arc<Connection>>,
     request: axum::extract::Request,
 ) -> Result<Json<Value>, HttpProblem> {
-    if !server.authenticated(connection.peer, request.headers())? {
+    if server.shown(connection.peer, &request)?.is_none() {
         server
             .refusals
             .report(connection.peer, RefusalReason::NoToken);

@@ -12,12 +12,14 @@ pub mod limits;
 pub mod listener;
 pub mod mcp;
 mod methods;
+mod narrowing;
 pub mod origin;
 mod peer;
 mod problem;
 mod refusals;
 mod server_state;
 mod sub_protocol;
+pub mod tokens;
 mod ws;
 
 pub use kind::ErrorKind;

@@ -2,13 +2,13 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use axum::http::HeaderMap;
+use axum::{extract::Request, http::HeaderMap};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     ErrorKind,
-    auth::{self, Bearer},
+    auth::Bearer,
     limits::{
         memory_budget::MemoryBudget, offload::ParserThread, rate_limit::FairQueue,
         session_slots::SessionSlots,
@@ -18,8 +18,9 @@ use super::{
     peer::Peer,
     problem::HttpProblem,
     refusals::{RefusalLog, RefusalReason},
+    tokens::{Tokens, WrongToken},
 };
-use crate::{config::Settings, executor::Executor};
+use crate::{access::Principal, config::Settings, executor::Executor};
 
 /// Where the server can be reached, and where its data is.
 #[derive(Debug, Clone)]
@@ -32,6 +33,9 @@ pub struct ServerAddresses {
     pub listen: Option<String>,
 }
 
+/// The client that a request shows; an extension of the request.
+pub type ShownClient = Result<Option<Arc<Principal>>, WrongToken>;
+
 /// The state that all connections share.
 #[derive(Debug)]
 pub struct ServerState {
@@ -39,8 +43,10 @@ pub struct ServerState {
     pub executor: Executor,
     /// The settings in force.
     pub settings: Settings,
-    /// The token that clients show on TCP.
-    pub token: auth::Token,
+    /// The tokens that clients show.
+    pub tokens: Tokens,
+    /// The rights of the server's own user on the Unix socket.
+    pub owner: Arc<Principal>,
     /// Which Host and Origin are answered on TCP, and which Origin on the Unix socket.
     pub origins: origin::Allowed,
     /// The slots for sessions.
@@ -75,22 +81,30 @@ impl ServerState {
         self.started.elapsed().as_secs()
     }
 
-    /// Whether the client of a request may call every method.
+    /// The client of a request by what it shows; `None`: it has to show a token. A token counts on the Unix
+    /// socket, too: its client has the rights of the token.
+    pub fn client(&self, peer: Peer, headers: &HeaderMap) -> ShownClient {
+        match Bearer::of(headers) {
+            Bearer::Token(text) => self.tokens.recognize(text).map(Some),
+            Bearer::Absent => Ok(peer.is_trusted().then(|| self.owner.clone())),
+            Bearer::Wrong => Err(WrongToken::Unknown),
+        }
+    }
+
+    /// The client that a request has shown.
     ///
     /// # Errors
     ///
-    /// It shows a wrong token, which is refused on the Unix socket, too.
-    pub fn authenticated(&self, peer: Peer, headers: &HeaderMap) -> Result<bool, HttpProblem> {
-        match self.token.check(headers) {
-            Bearer::Right => Ok(true),
-            Bearer::Absent => Ok(peer.is_trusted()),
-            Bearer::Wrong => {
-                self.refusals.report(peer, RefusalReason::WrongBearer);
-                Err(HttpProblem::new(
-                    ErrorKind::Unauthenticated,
-                    "the token is wrong",
-                ))
-            }
-        }
+    /// It has shown a wrong token.
+    pub fn shown(
+        &self,
+        peer: Peer,
+        request: &Request,
+    ) -> Result<Option<Arc<Principal>>, HttpProblem> {
+        let shown = request.extensions().get::<ShownClient>().cloned();
+        shown.unwrap_or(Ok(None)).map_err(|wrong| {
+            self.refusals.report(peer, RefusalReason::WrongBearer);
+            HttpProblem::new(ErrorKind::Unauthenticated, wrong.to_string())
+        })
     }
 }

@@ -3,7 +3,7 @@
 
 use axum::http::{HeaderMap, header};
 
-use super::auth::{Bearer, Token};
+use super::auth::Bearer;
 
 /// The protocol of docs/protocol.md.
 const NAME: &str = "cc-executor";
@@ -57,11 +57,11 @@ impl SubProtocolOffer {
         }
     }
 
-    /// What the offer says about its client. Anything but exactly one right token is wrong.
-    pub fn check(&self, token: &Token) -> Bearer {
+    /// What the offer shows of its client. Anything but exactly one token is wrong.
+    pub fn bearer(&self) -> Bearer<'_> {
         match self.guesses.as_slice() {
             [] => Bearer::Absent,
-            [guess] if token.is(guess) => Bearer::Right,
+            [guess] => Bearer::Token(guess),
             _ => Bearer::Wrong,
         }
     }
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn ours_and_the_token_are_found_in_any_order_and_in_any_lines() {
-        let token = Token::for_test("0123456789abcdef");
+        let token = Bearer::Token("0123456789abcdef");
         let right = "cc-executor.bearer.0123456789abcdef";
         let (ours, mcp) = (Some("cc-executor"), Some("mcp"));
         for (lines, selected, bearer) in [
@@ -90,21 +90,21 @@ mod tests {
             (vec!["mcp"], mcp, Bearer::Absent),
             (vec!["CC-Executor"], None, Bearer::Absent),
             (vec!["cc-executor"], ours, Bearer::Absent),
-            (vec!["cc-executor, ", right], ours, Bearer::Right),
-            (vec![right, "mcp,cc-executor"], ours, Bearer::Right),
-            (vec![right], None, Bearer::Right),
-            (vec![right, "mcp"], mcp, Bearer::Right),
+            (vec!["cc-executor, ", right], ours, token),
+            (vec![right, "mcp,cc-executor"], ours, token),
+            (vec![right], None, token),
+            (vec![right, "mcp"], mcp, token),
             (vec![right, right, "cc-executor"], ours, Bearer::Wrong),
-            (vec!["cc-executor.bearer."], None, Bearer::Wrong),
+            (vec!["cc-executor.bearer."], None, Bearer::Token("")),
             (
                 vec!["cc-executor", "cc-executor.bearer.0123456789abcdeg"],
                 ours,
-                Bearer::Wrong,
+                Bearer::Token("0123456789abcdeg"),
             ),
         ] {
             let offered = offer(&lines);
             assert_eq!(
-                (offered.selected, offered.check(&token)),
+                (offered.selected, offered.bearer()),
                 (selected, bearer),
                 "{lines:?}"
             );

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 /// DATA/server.starting      what a server does whose start takes long, while it does
 /// DATA/cc-executor.db       the ledger
 /// DATA/cc-executor.ballast  disk reserve for ends and cancels on a full disk
-/// DATA/token                the bearer token for TCP, 0600
+/// DATA/token                the administrator's bearer token for TCP, 0600
+/// DATA/token.key            the key of all other tokens, 0600
 /// DATA/server.sock          the Unix socket, 0600
 /// DATA/server.log           log of a server that the CLI started
 /// DATA/sql_history          history of the prompt of `sql`, 0600
@@ -34,6 +35,8 @@ impl Layout {
     pub const STARTING: &str = "server.starting";
     /// Name of the token file.
     pub const TOKEN: &str = "token";
+    /// Name of the file with the key of all other tokens.
+    pub const TOKEN_KEY: &str = "token.key";
     /// Name of the server's Unix socket.
     pub const SOCKET: &str = "server.sock";
     /// Name of the log of a server that the CLI started.

@@ -5,12 +5,18 @@ use super::{
     sqlite::mcp,
     write::{Write, WriteResult},
 };
-use crate::job::JobNumber;
+use crate::{access::TokenNumber, job::JobNumber};
 
 impl Store {
-    /// Stores the opening of an MCP session, JSON.
-    pub async fn save_mcp_session(&self, id: String, opening: String) -> Result<(), StoreError> {
-        self.done(Write::SaveMcpSession { id, opening }).await
+    /// Stores the opening of an MCP session, JSON, and the token that opened it.
+    pub async fn save_mcp_session(
+        &self,
+        id: String,
+        opening: String,
+        token: Option<TokenNumber>,
+    ) -> Result<(), StoreError> {
+        let write = Write::SaveMcpSession { id, opening, token };
+        self.done(write).await
     }
 
     /// Forgets an MCP session.

@@ -10,6 +10,8 @@ mod retention;
 mod retention_types;
 mod schedules;
 mod sqlite;
+mod token_types;
+mod tokens;
 mod types;
 mod write;
 
@@ -21,4 +23,5 @@ pub(crate) use sqlite::long_path::LongPath;
 pub use sqlite::migrate::OnMigration;
 pub use sqlite::read_gate::{LogTooLong, LongRead, LongReadKind, ReadGate};
 pub use sqlite::snapshot::{Snapshot, SnapshotError};
+pub use token_types::*;
 pub use types::*;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 pub use super::sqlite::log_bounds::WAL_BYTES_MAX_DEFAULT;
 use serde::Serialize;
 
+use crate::access::{Reach, TokenNumber};
 use crate::job::{
     Chunk, Delivery, DependencyCondition, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId,
     JobNumber, JobRef, JobSpec, JobState, Micros, NoticeState, Offset, Queue, Reason, StopRequest,
@@ -89,6 +90,8 @@ pub struct Submission {
     pub fingerprint: [u8; 32],
     /// The actor of the submission, for the event.
     pub actor: String,
+    /// The token that submits it; `None`: the administrator, or a schedule.
+    pub token: Option<TokenNumber>,
     /// When it happened, by the wall clock.
     pub at: Micros,
 }
@@ -739,6 +742,8 @@ pub struct ListFilter {
     pub limit: u32,
     /// Only numbers below this one (the cursor of the page before).
     pub below: Option<JobNumber>,
+    /// Only jobs that a token reaches.
+    pub reach: Reach,
 }
 
 /// A page of jobs, newest first.

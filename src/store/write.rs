@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use super::firing::{Fired, Firing, ScheduleSet};
 use super::retention_types::{RetentionWrite, RetentionWritten};
+use super::token_types::{NewToken, TokenAdded, TokenChange};
 use super::types::{
     BatchRefused, Claimed, Deleted, Epoch, Fenced, Finish, InputOutcome, NextDue, NoticeRef,
     NoticeRetried, NoticeTried, OutputPlacement, PauseRequested, QueueDeleted, QueueSet,
     SegmentRow, ShimOffer, StartedAttempt, StopRequested, Submission, SubmitOutcome, Updated,
 };
+use crate::access::TokenNumber;
 use crate::job::{
     Input, JobChange, JobNumber, JobRef, Micros, QueueChange, Schedule, StopRequest, Survivor,
 };
@@ -34,7 +36,10 @@ pub enum Write {
     SaveMcpSession {
         id: String,
         opening: String,
+        token: Option<TokenNumber>,
     },
+    AddToken(Box<NewToken>),
+    ChangeToken((TokenNumber, TokenChange)),
     DeleteMcpSession(String),
     /// The submitter of a job has been told about it over MCP.
     McpAnswered(JobNumber),
@@ -88,6 +93,9 @@ pub enum WriteResult {
     Updated(Box<Updated>),
     Deleted(Box<Deleted>),
     Retention(RetentionWritten),
+    TokenAdded(TokenAdded),
+    /// Whether there was one.
+    TokenChanged(bool),
     NoticeRetried(Box<NoticeRetried>),
     InputOutcome(Box<InputOutcome>),
     Claimed(Claimed),
@@ -109,7 +117,9 @@ impl Write {
             | Self::SetQueue(_)
             | Self::DeleteQueue(_)
             | Self::SetSchedule(..)
-            | Self::DeleteSchedule(_) => 0,
+            | Self::DeleteSchedule(_)
+            | Self::AddToken(_)
+            | Self::ChangeToken(_) => 0,
             Self::Submit(_) => 1,
             Self::Started(_) => 2,
             Self::Paused(_)
@@ -145,6 +155,7 @@ impl Write {
                 | Self::SetSchedule(..)
                 | Self::Fire(_)
                 | Self::SaveMcpSession { .. }
+                | Self::AddToken(_)
                 | Self::McpAnswered(_)
                 | Self::Update(..)
                 | Self::Input(..)

@@ -25,4 +25,5 @@ mod selfstart;
 mod sql;
 mod sql_prompt;
 mod survives;
+mod tokens;
 mod verbs;

@@ -122,6 +122,7 @@ impl Scene {
             job,
             fingerprint: [0; 32],
             actor: "test".to_owned(),
+            token: None,
             at: Micros(1_000_000),
         };
         let submitted = self.wait(self.store().submit(submission)).expect("stored");

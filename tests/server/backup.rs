@@ -196,6 +196,7 @@ fn check(copy: &mut Server, before: &[Submitted], long: &Long, original: &mut Cl
     assert_whole(&copy.data_dir());
     for name in [
         "token",
+        "token.key",
         "lock",
         "server.sock",
         "cc-executor.ballast",

@@ -61,6 +61,7 @@ mod shortage;
 mod sql_cookbook;
 mod tail;
 mod text;
+mod tokens;
 mod update;
 mod verify;
 mod wait;

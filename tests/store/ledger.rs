@@ -112,6 +112,7 @@ pub fn submission(job: JobSpec) -> Submission {
         fingerprint,
         job: JobSpec { cwd, ..job },
         actor: "tester".into(),
+        token: None,
         at: Micros(1000),
     }
 }

@@ -51,10 +51,11 @@ const STAY: [&str; 4] = [
 ];
 
 /// Type names that more than one file defines, with the reason in a word.
-const TWICE: [&str; 9] = [
+const TWICE: [&str; 10] = [
     "Data",   // an associated type
     "Item",   // an associated type
     "Bound",  // an associated type
+    "Target", // an associated type beside the command line's
     "Cursor", // a trait of SQLite's virtual tables asks for the second one
     "Params", // local to functions, for one notification each
     "Error",  // associated types of serde and of conversions

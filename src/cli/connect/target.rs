@@ -116,6 +116,16 @@ fn default_data_dir(env: Env<'_>) -> Option<PathBuf> {
 }
 
 impl Connect {
+    /// The data directory that was named.
+    pub fn data_dir(&self) -> Option<PathBuf> {
+        self.dir.data_dir.clone()
+    }
+
+    /// The token that was given, in whichever way.
+    pub fn own_token(&self) -> anyhow::Result<Option<Secret>> {
+        self.secret(&process_env)
+    }
+
     /// The chosen server.
     pub fn target(&self) -> anyhow::Result<Target> {
         self.target_in(&process_env)

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::{
     lines::{InputLine, InputLines},
-    reach::{Reach, Reached},
+    reach::{Reached, ServerReach},
     relay::Relay,
     socket::{McpSocket, SocketEnd},
     stdout::ClientWriter,
@@ -33,7 +33,7 @@ type Connecting = Pin<Box<dyn Future<Output = Result<Reached, String>>>>;
 /// Between a client and a server.
 pub struct Bridge {
     relay: Relay,
-    reach: Reach,
+    reach: ServerReach,
     input: ClientInput,
     output: ClientWriter,
     signals: Signals,
@@ -65,7 +65,7 @@ enum BridgeEvent {
 
 impl Bridge {
     /// Begins to connect, and to read stdin. Each connection begins with `caller`, if there is one.
-    pub fn start(reach: Reach, caller: Option<Utf8Bytes>) -> anyhow::Result<Self> {
+    pub fn start(reach: ServerReach, caller: Option<Utf8Bytes>) -> anyhow::Result<Self> {
         Ok(Self {
             relay: Relay::new(caller),
             input: ClientInput {

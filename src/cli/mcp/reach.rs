@@ -44,7 +44,7 @@ struct LostServer {
 
 /// Which server to connect to, and what is known of it.
 #[derive(Debug, Clone)]
-pub struct Reach {
+pub struct ServerReach {
     target: Target,
     session: String,
     lost: Option<LostServer>,
@@ -62,7 +62,7 @@ pub struct Reached {
     is_autostarted: bool,
 }
 
-impl Reach {
+impl ServerReach {
     /// A new session with a server.
     pub fn new(target: Target) -> Self {
         Self {
@@ -178,8 +178,8 @@ mod tests {
     use super::*;
     use crate::spool::Layout;
 
-    fn local() -> Reach {
-        Reach::new(Target::Local(Layout::new("/no/such/place")))
+    fn local() -> ServerReach {
+        ServerReach::new(Target::Local(Layout::new("/no/such/place")))
     }
 
     fn absent() -> ConnectError {

@@ -7,7 +7,7 @@ use std::{
 
 use crate::cli::{
     connect::target::{Connect, Target},
-    mcp::{bridge::Bridge, caller, reach::Reach},
+    mcp::{bridge::Bridge, caller, reach::ServerReach},
     new_job::caller::ShellCaller,
     render::{exit_code, print},
 };
@@ -45,7 +45,7 @@ pub async fn mcp(args: McpArgs) -> anyhow::Result<ExitCode> {
         }
         Target::Remote { .. } => None,
     };
-    let is_well = Bridge::start(Reach::new(target), caller)?.run().await;
+    let is_well = Bridge::start(ServerReach::new(target), caller)?.run().await;
     Ok(ExitCode::from(match is_well {
         true => exit_code::SUCCESS,
         // What is wrong was printed when it was found.

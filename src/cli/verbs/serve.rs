@@ -23,6 +23,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::Principal,
     clean,
     cli::{
         connect::proc::ServerStart,
@@ -36,7 +37,13 @@ use crate::{
     escape,
     executor::{Executor, Failed},
     launch,
-    protocol::{self, ServerState, SessionSlots, auth::Token, listener, origin::Allowed},
+    protocol::{
+        self, ServerState, SessionSlots,
+        auth::{self, Token},
+        listener,
+        origin::Allowed,
+        tokens::Tokens,
+    },
     spool::Layout,
     sys::{descriptors, memory, shutdown, threads},
     telemetry::Telemetry,
@@ -152,10 +159,12 @@ async fn run(
         );
     }
     let token = Token::load_or_create(&claim.directory).context("cannot get the token")?;
+    let key = auth::root_key(&claim.directory).context("cannot get the key of the tokens")?;
     let (sockets, executor) = open(&settings, claim)
         .await
         .map_err(|error| claim.explain(error))?;
-    let state = Arc::new(server_state(settings, claim, token, &sockets, executor)?);
+    let tokens = Tokens::load(token, key, &executor).await?;
+    let state = Arc::new(server_state(settings, claim, tokens, &sockets, executor)?);
     let socket = sockets.serve(claim, &state, mcp);
     if let Err(error) = write_start(claim) {
         tracing::warn!(%error, "the server's start could not be written down for `restart`");
@@ -216,6 +225,15 @@ impl Sockets {
             let state = state.clone();
             async move { state.refusals.report_counts(&state.stopping).await }
         });
+        state.tasks.spawn({
+            let state = state.clone();
+            async move {
+                let ServerState {
+                    tokens, executor, ..
+                } = &*state;
+                tokens.end_expired(executor, &state.stopping).await;
+            }
+        });
         if let Some((listener, _)) = self.tcp {
             state
                 .tasks
@@ -244,14 +262,15 @@ async fn bind_tcp(address: SocketAddr) -> anyhow::Result<(TcpListener, SocketAdd
 fn server_state(
     settings: Settings,
     claim: &DataDirClaim,
-    token: Token,
+    tokens: Tokens,
     sockets: &Sockets,
     executor: Executor,
 ) -> std::io::Result<ServerState> {
     let address = sockets.address();
     Ok(ServerState {
         executor,
-        token,
+        tokens,
+        owner: Arc::new(Principal::admin(CancellationToken::new())),
         origins: Allowed::new(address, &settings.allowed_hosts, &settings.allowed_origins),
         sessions: SessionSlots::new(settings.sessions_max, settings.unauthenticated_sessions_max),
         refusals: protocol::RefusalLog::default(),

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::super::ErrorKind;
 use crate::{
+    access::AccessDenied,
     executor::{BatchError, Error},
     job,
 };
@@ -84,6 +85,20 @@ impl From<Error> for Refusal {
             Error::Limit { limit, .. } => refusal.with("limit", &*limit),
             Error::Forbidden { rule, .. } => refusal.with("rule", rule),
             _ => refusal,
+        }
+    }
+}
+
+impl From<AccessDenied> for Refusal {
+    fn from(denied: AccessDenied) -> Self {
+        let scope = match &denied {
+            AccessDenied::Scope { scope, .. } => Some(scope.name()),
+            AccessDenied::Rate(_) => None,
+        };
+        let refusal = Self::from(Error::from(denied));
+        match scope {
+            Some(scope) => refusal.with("scope", scope),
+            None => refusal,
         }
     }
 }

@@ -16,10 +16,12 @@ use rmcp::{
     service::RequestContext,
 };
 
-use serde_json::{Value, json};
+use axum::http::request::Parts;
+use serde_json::{Map, Value, json};
 
 use super::{
     client::McpClient,
+    errors::data,
     place::ToldPlace,
     prompts,
     reply::{self, NextCall, Reply},
@@ -29,7 +31,10 @@ use super::{
         table::{self, ToolRow},
     },
 };
-use crate::protocol::{ErrorKind, ServerState, caller::Caller, jsonrpc::error::Refusal};
+use crate::{
+    access::{Principal, Scope},
+    protocol::{ErrorKind, ServerState, caller::Caller, jsonrpc::error::Refusal},
+};
 
 /// Methods whose requests reach the handler as unknown ones if their params have the wrong types.
 const KNOWN_METHODS: [&str; 6] = [
@@ -41,36 +46,47 @@ const KNOWN_METHODS: [&str; 6] = [
     "tools/call",
 ];
 
+type McpContext = RequestContext<RoleServer>;
+
 /// Answers the requests of one session; of one request where the client has no session.
 #[derive(Debug)]
 pub struct McpHandler {
-    caller: Caller,
+    /// The client without its rights: those are its request's. [`Self::caller`] has both.
+    session: Caller,
     place: ToldPlace,
 }
 
 impl McpHandler {
     /// The handler of a new session.
     pub fn new(server: Arc<ServerState>) -> Self {
-        Self::at(server, ToldPlace::default())
+        Self::at(server, ToldPlace::default(), Arc::new(Principal::nobody()))
     }
 
-    /// The same for a client that tells its place.
-    pub fn at(server: Arc<ServerState>, place: ToldPlace) -> Self {
+    /// The same for a client that tells its place, and whose connection has these rights.
+    pub fn at(server: Arc<ServerState>, place: ToldPlace, principal: Arc<Principal>) -> Self {
         Self {
-            caller: Caller::new(server, "mcp"),
+            session: Caller::new(server, "mcp", principal),
             place,
         }
     }
 
-    async fn call(&self, tool: &ToolRow, call: ToolCall<'_>) -> CallToolResponse {
-        let jobs = call
-            .arguments
-            .get("job")
-            .or_else(|| call.arguments.get("jobs"));
-        let job = match jobs {
-            Some(Value::Array(jobs)) => jobs.first().cloned(),
-            job => job.cloned(),
+    /// The client of a request that needs these scopes; over HTTP each request has its own rights.
+    fn caller(&self, context: &McpContext, scopes: &[Scope]) -> Result<Caller, Refusal> {
+        let over_http = || {
+            let parts = context.extensions.get::<Parts>()?;
+            parts.extensions.get::<Arc<Principal>>().cloned()
         };
+        let principal = over_http().unwrap_or_else(|| self.session.principal());
+        if !self.session.server.tokens.is_valid(&principal) {
+            let message = "the token was revoked or replaced, or has expired";
+            return Err(Refusal::new(ErrorKind::Unauthenticated, message));
+        }
+        principal.require(scopes)?;
+        Ok(self.session.with(principal))
+    }
+
+    async fn call(&self, tool: &ToolRow, call: ToolCall<'_>) -> CallToolResponse {
+        let job = named_job(&call.arguments).cloned();
         let reply = AssertUnwindSafe((tool.execute)(call)).catch_unwind().await;
         let reply = reply.unwrap_or_else(|_| {
             let message = "this call failed in the server (a bug; its log says more)";
@@ -82,6 +98,22 @@ impl McpHandler {
             Reply::Text { text, is_error } => reply::result(text, is_error).into(),
             Reply::Task(job) => CallToolResponse::Task(CreateTaskResult::new(tasks::of(&job))),
         }
+    }
+}
+
+/// The job that the arguments name, or the first one.
+fn named_job(arguments: &Map<String, Value>) -> Option<&Value> {
+    match arguments.get("job").or_else(|| arguments.get("jobs")) {
+        Some(Value::Array(jobs)) => jobs.first(),
+        job => job,
+    }
+}
+
+/// The answer to a call that its client may not make.
+fn refused(arguments: &Map<String, Value>, refusal: &Refusal) -> CallToolResponse {
+    match Reply::refused(refusal, &next(named_job(arguments), refusal)) {
+        Reply::Text { text, is_error } => reply::result(text, is_error).into(),
+        Reply::Task(job) => CallToolResponse::Task(CreateTaskResult::new(tasks::of(&job))),
     }
 }
 
@@ -113,9 +145,11 @@ impl ServerHandler for McpHandler {
     async fn list_tools(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: McpContext,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(table::listed()))
+        let caller = self.caller(&context, &[]).map_err(data)?;
+        let tools = table::listed(&caller.principal().grant);
+        Ok(ListToolsResult::with_all_items(tools))
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
@@ -138,11 +172,21 @@ impl ServerHandler for McpHandler {
         let takes_tasks = context
             .client_capabilities()
             .is_some_and(|declared| declared.supports_tasks());
+        let arguments = request.arguments.unwrap_or_default();
+        let judged = async {
+            let caller = self.caller(&context, tool.scopes)?;
+            tool.narrowing.check(&caller, &arguments).await?;
+            Ok(caller)
+        };
+        let caller = match judged.await {
+            Ok(caller) => caller,
+            Err(refusal) => return Ok(refused(&arguments, &refusal)),
+        };
         let call = ToolCall {
-            caller: &self.caller,
+            caller: &caller,
             client: McpClient::of(&context),
             place: self.place.get(),
-            arguments: request.arguments.unwrap_or_default(),
+            arguments,
             context: &context,
             takes_tasks,
         };
@@ -154,31 +198,35 @@ impl ServerHandler for McpHandler {
         request: GetTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
-        tasks::get(&self.caller, &request.task_id, &context).await
+        let caller = self.caller(&context, &[Scope::Read]).map_err(data)?;
+        tasks::get(&caller, &request.task_id, &context).await
     }
 
     async fn update_task(
         &self,
         request: UpdateTaskParams,
-        _: RequestContext<RoleServer>,
+        context: McpContext,
     ) -> Result<(), ErrorData> {
-        tasks::update(&self.caller, &request.task_id, request.input_responses).await
+        let caller = self.caller(&context, &[Scope::Input]).map_err(data)?;
+        tasks::update(&caller, &request.task_id, request.input_responses).await
     }
 
     async fn cancel_task(
         &self,
         request: CancelTaskParams,
-        _: RequestContext<RoleServer>,
+        context: McpContext,
     ) -> Result<(), ErrorData> {
-        tasks::cancel(&self.caller, &request.task_id).await
+        let caller = self.caller(&context, &[Scope::Control]).map_err(data)?;
+        tasks::cancel(&caller, &request.task_id).await
     }
 
     async fn list_resources(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: McpContext,
     ) -> Result<ListResourcesResult, ErrorData> {
-        resources::list(&self.caller).await
+        let caller = self.caller(&context, &[Scope::Read]).map_err(data)?;
+        resources::list(&caller).await
     }
 
     async fn list_resource_templates(
@@ -194,7 +242,8 @@ impl ServerHandler for McpHandler {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let result = resources::read(&self.caller, &request.uri, &context).await?;
+        let caller = self.caller(&context, &[Scope::Read]).map_err(data)?;
+        let result = resources::read(&caller, &request.uri, &context).await?;
         Ok(ReadResourceResponse::Complete(result))
     }
 

@@ -22,13 +22,14 @@ use rmcp::{
     transport::{StreamableHttpServerConfig, StreamableHttpService},
 };
 use serde::Deserialize;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     client::ClientLeft,
     handler::McpHandler,
-    sessions::{self, Sessions, StoredSessions},
+    sessions::{self, SessionAdmission, Sessions, StoredSessions},
 };
+use crate::access::Principal;
 use crate::protocol::{
     ErrorKind, RefusalReason, ServerState,
     jsonrpc::{envelope, error::Refusal},
@@ -71,10 +72,14 @@ pub fn mount<H: ServerHandler>(
         .with_cancellation_token(ended(&server));
     config.session_store = Some(Arc::new(StoredSessions(server.clone())));
     let sessions = Arc::new(Sessions::new(server.clone()));
-    let service = StreamableHttpService::new(move || Ok(handler()), sessions, config);
+    let service = StreamableHttpService::new(move || Ok(handler()), sessions.clone(), config);
     Router::new()
         .route("/mcp", any(answer::<H>))
-        .with_state(Interface { server, service })
+        .with_state(Interface {
+            server,
+            service,
+            sessions,
+        })
 }
 
 /// Cancelled a while after the server begins to stop.
@@ -94,10 +99,11 @@ fn ended(server: &ServerState) -> CancellationToken {
     ended
 }
 
-/// The server and the SDK's service.
+/// The server, the SDK's service and its sessions.
 struct Interface<H> {
     server: Arc<ServerState>,
     service: StreamableHttpService<H, Sessions>,
+    sessions: Arc<Sessions>,
 }
 
 impl<H> Clone for Interface<H> {
@@ -105,17 +111,28 @@ impl<H> Clone for Interface<H> {
         Self {
             server: self.server.clone(),
             service: self.service.clone(),
+            sessions: self.sessions.clone(),
         }
     }
 }
 
 async fn answer<H: ServerHandler>(
-    State(Interface { server, service }): State<Interface<H>>,
+    State(Interface {
+        server,
+        service,
+        sessions,
+    }): State<Interface<H>>,
     Extension(connection): Extension<Arc<Connection>>,
     request: Request,
 ) -> Response {
-    if let Err(problem) = check(&server, &connection, &request) {
-        return unauthorized(problem.into_response());
+    let principal = match check(&server, &connection, &request) {
+        Ok(principal) => principal,
+        Err(problem) => return unauthorized(problem.into_response()),
+    };
+    match sessions.is_foreign(request.headers(), &principal).await {
+        Ok(false) => {}
+        Ok(true) => return no_such_session(),
+        Err(error) => return HttpProblem::from(error).into_response(),
     }
     let left = CancellationToken::new();
     let bytes_max = server.settings.message_len_max();
@@ -127,7 +144,9 @@ async fn answer<H: ServerHandler>(
     };
     name_task(&mut request, &sent);
     request.extensions_mut().insert(ClientLeft(left.clone()));
-    let (response, full) = sessions::admitted(connection.peer, service.handle(request)).await;
+    request.extensions_mut().insert(principal.clone());
+    let admission = SessionAdmission::new(connection.peer, principal.token);
+    let (response, full) = sessions::admitted(admission, service.handle(request)).await;
     if let Some(full) = full {
         server
             .refusals
@@ -147,6 +166,8 @@ async fn answer<H: ServerHandler>(
     let mut body = Watched {
         body,
         left: Some(left),
+        token_ended: Box::pin(principal.ended.clone().cancelled_owned()),
+        _principal: principal,
     };
     // The head waits for the first part of the body: a client whose call fails before it has seen a head
     // says so at once, and one that waits for a stream to go on does not.
@@ -161,22 +182,28 @@ fn check(
     server: &ServerState,
     connection: &Connection,
     request: &Request,
-) -> Result<(), HttpProblem> {
-    if !server.authenticated(connection.peer, request.headers())? {
+) -> Result<Arc<Principal>, HttpProblem> {
+    let Some(principal) = server.shown(connection.peer, request)? else {
         server
             .refusals
             .report(connection.peer, RefusalReason::NoToken);
         let detail = "send the token as Authorization: Bearer; it is in the file `token` of the server's \
                       data directory";
         return Err(HttpProblem::new(ErrorKind::Unauthenticated, detail));
-    }
+    };
     if server.stopping.is_cancelled() {
         return Err(HttpProblem::new(
             ErrorKind::Unavailable,
             "the server is stopping",
         ));
     }
-    Ok(())
+    Ok(principal)
+}
+
+/// A session of another token is none for this one.
+fn no_such_session() -> Response {
+    let detail = "there is no such session; begin one with initialize";
+    HttpProblem::new(ErrorKind::NotFound, detail).into_response()
 }
 
 /// A 401 names its scheme (RFC 9110, 11.6.1).
@@ -308,10 +335,13 @@ where
     }
 }
 
-/// A response's body; dropped before its end if the client leaves.
+/// A response's body; dropped before its end if the client leaves, and ended with the client's token.
 struct Watched<B> {
     body: B,
     left: Option<CancellationToken>,
+    token_ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Its expiry is watched as long as it is held.
+    _principal: Arc<Principal>,
 }
 
 impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
@@ -322,6 +352,12 @@ impl<B: HttpBody + Unpin> HttpBody for Watched<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<hyper::body::Frame<B::Data>, B::Error>>> {
+        if self.token_ended.as_mut().poll(context).is_ready() {
+            if let Some(left) = self.left.take() {
+                left.cancel();
+            }
+            return Poll::Ready(None);
+        }
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if matches!(polled, Poll::Ready(None)) {
             self.left = None;

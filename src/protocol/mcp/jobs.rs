@@ -3,10 +3,11 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    executor::{Executor, ListFilter},
+    executor::ListFilter,
     job::{Job, JobRef},
     protocol::{
         ErrorKind,
+        caller::Caller,
         jsonrpc::{error::Refusal, params::job_ref},
     },
 };
@@ -16,19 +17,19 @@ const NOT_A_JOB: &str = "must be a job's number, its id, its name or \"last\"";
 
 /// The job under `key`.
 pub async fn required(
-    executor: &Executor,
+    caller: &Caller,
     arguments: &Map<String, Value>,
     key: &str,
 ) -> Result<JobRef, Refusal> {
     match arguments.get(key).filter(|value| !value.is_null()) {
-        Some(value) => resolve(executor, key, value).await,
+        Some(value) => resolve(caller, key, value).await,
         None => Err(Refusal::params(key, &format!("missing; it {NOT_A_JOB}"))),
     }
 }
 
 /// The jobs under `key`: a list, or a single one.
 pub async fn several(
-    executor: &Executor,
+    caller: &Caller,
     arguments: &Map<String, Value>,
     key: &str,
     max: usize,
@@ -44,7 +45,7 @@ pub async fn several(
     }
     let mut jobs = Vec::with_capacity(values.len());
     for value in values {
-        jobs.push(resolve(executor, key, value).await?);
+        jobs.push(resolve(caller, key, value).await?);
     }
     Ok(jobs)
 }
@@ -66,11 +67,11 @@ pub fn of_task_id(text: &str) -> Option<JobRef> {
     }
 }
 
-async fn resolve(executor: &Executor, key: &str, value: &Value) -> Result<JobRef, Refusal> {
-    if let Some(job) = job_ref(value) {
-        return Ok(job);
-    }
-    if let Some(job) = value.as_str().and_then(of_task_id) {
+/// The job that a value means, if the client reaches it.
+async fn resolve(caller: &Caller, key: &str, value: &Value) -> Result<JobRef, Refusal> {
+    let named = job_ref(value).or_else(|| value.as_str().and_then(of_task_id));
+    if let Some(job) = named {
+        caller.check_reach(job).await?;
         return Ok(job);
     }
     let name = value.as_str().filter(|name| !name.is_empty());
@@ -81,7 +82,9 @@ async fn resolve(executor: &Executor, key: &str, value: &Value) -> Result<JobRef
         limit: 1,
         ..ListFilter::default()
     };
-    let newest = executor.list(filter).await?.jobs.into_iter().next();
+    let principal = caller.principal();
+    let listed = caller.server.executor.list(filter, &principal).await?;
+    let newest = listed.jobs.into_iter().next();
     newest
         .map(|job| JobRef::Number(job.number))
         .ok_or_else(|| unknown(key, name))

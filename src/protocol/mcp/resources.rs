@@ -38,7 +38,11 @@ pub async fn list(caller: &Caller) -> Result<ListResourcesResult, ErrorData> {
         limit: JOBS_LISTED,
         ..ListFilter::default()
     };
-    let page = caller.server.executor.list(filter).await;
+    let page = caller
+        .server
+        .executor
+        .list(filter, &caller.principal())
+        .await;
     let page = page.map_err(|error| data(error.into()))?;
     let schema = resource(SCHEMA_URI, "history schema", "text/markdown")
         .with_description("Tables and columns for query_history, with example queries");
@@ -94,6 +98,7 @@ pub async fn read(
         None => (name, false),
     };
     let job = JobRef::parse(name).ok_or_else(|| unknown(uri))?;
+    caller.check_reach(job).await.map_err(data)?;
     let job = caller.server.executor.get(job, Default::default()).await;
     let job = job.map_err(|error| match ErrorKind::of(&error) {
         ErrorKind::NotFound => unknown(uri),

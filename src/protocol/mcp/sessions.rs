@@ -3,6 +3,7 @@
 
 use std::{cell::Cell, collections::HashMap, sync::Arc};
 
+use axum::http::HeaderMap;
 use futures_util::{Stream, StreamExt};
 use rmcp::{
     model::{ClientJsonRpcMessage, ServerJsonRpcMessage},
@@ -17,7 +18,14 @@ use rmcp::{
 };
 use tokio::sync::Mutex;
 
-use super::super::{ServerState, SessionSlot, limits::session_slots::Full, peer::Peer};
+use super::{
+    super::{ServerState, SessionSlot, limits::session_slots::Full, peer::Peer},
+    client::SESSION_HEADER,
+};
+use crate::{
+    access::{Principal, TokenNumber},
+    executor::Error,
+};
 
 tokio::task_local! {
     /// The request that may begin a session.
@@ -25,22 +33,40 @@ tokio::task_local! {
 }
 
 /// The client of a request, and whether the request found no free slot.
-struct SessionAdmission {
+pub struct SessionAdmission {
     peer: Peer,
+    /// The client's token.
+    token: Option<TokenNumber>,
     full: Cell<Option<Full>>,
 }
 
+impl SessionAdmission {
+    /// A client with this token.
+    pub fn new(peer: Peer, token: Option<TokenNumber>) -> Self {
+        Self {
+            peer,
+            token,
+            full: Cell::new(None),
+        }
+    }
+}
+
 /// Answers a request that may begin a session; also says whether there was no slot for that.
-pub async fn admitted<T>(peer: Peer, answer: impl Future<Output = T>) -> (T, Option<Full>) {
-    let admission = SessionAdmission {
-        peer,
-        full: Cell::new(None),
-    };
+pub async fn admitted<T>(
+    admission: SessionAdmission,
+    answer: impl Future<Output = T>,
+) -> (T, Option<Full>) {
     let answered = async {
         let answer = answer.await;
         (answer, ADMISSION.with(|admission| admission.full.get()))
     };
     ADMISSION.scope(admission, answered).await
+}
+
+/// The token of the client whose request is being answered.
+fn admitted_token() -> Option<TokenNumber> {
+    let token = ADMISSION.try_with(|admission| admission.token);
+    token.ok().flatten()
 }
 
 /// Why a session cannot be used.
@@ -54,12 +80,19 @@ pub enum SessionError {
     Local(#[from] LocalSessionManagerError),
 }
 
+/// A session in memory: its slot, and the token that opened it.
+#[derive(Debug)]
+struct HeldSession {
+    _slot: SessionSlot,
+    token: Option<TokenNumber>,
+}
+
 /// The sessions in memory.
 #[derive(Debug)]
 pub struct Sessions {
     server: Arc<ServerState>,
     local: LocalSessionManager,
-    slots: Mutex<HashMap<SessionId, SessionSlot>>,
+    slots: Mutex<HashMap<SessionId, HeldSession>>,
 }
 
 impl Sessions {
@@ -72,7 +105,24 @@ impl Sessions {
         }
     }
 
-    fn take_slot(&self) -> Result<SessionSlot, SessionError> {
+    /// Whether the session that these headers name was opened with another token.
+    pub async fn is_foreign(
+        &self,
+        headers: &HeaderMap,
+        principal: &Principal,
+    ) -> Result<bool, Error> {
+        let Some(id) = headers.get(SESSION_HEADER).and_then(|id| id.to_str().ok()) else {
+            return Ok(false);
+        };
+        let held = self.slots.lock().await.get(id).map(|held| held.token);
+        let owner = match held {
+            Some(token) => Some(token),
+            None => self.server.executor.token_of_mcp_session(id).await?,
+        };
+        Ok(owner.is_some_and(|token| token != principal.token))
+    }
+
+    fn take_slot(&self) -> Result<HeldSession, SessionError> {
         let slots = &self.server.sessions;
         let taken = ADMISSION.try_with(|admission| {
             if admission.peer.is_trusted() {
@@ -82,9 +132,13 @@ impl Sessions {
                 .take_authenticated()
                 .inspect_err(|full| admission.full.set(Some(*full)))
         });
-        taken
+        let slot = taken
             .map_err(|_| SessionError::Full)?
-            .map_err(|_| SessionError::Full)
+            .map_err(|_| SessionError::Full)?;
+        Ok(HeldSession {
+            _slot: slot,
+            token: admitted_token(),
+        })
     }
 }
 
@@ -188,7 +242,8 @@ impl SessionStore for StoredSessions {
 
     async fn store(&self, id: &str, state: &SessionState) -> Result<(), SessionStoreError> {
         let opening = serde_json::to_string(state)?;
-        Ok(self.0.executor.save_mcp_session(id, opening).await?)
+        let token = admitted_token();
+        Ok(self.0.executor.save_mcp_session(id, opening, token).await?)
     }
 
     async fn delete(&self, id: &str) -> Result<(), SessionStoreError> {

@@ -142,6 +142,7 @@ async fn find(caller: &Caller, id: &str) -> Result<Job, ErrorData> {
         )
     };
     let job = jobs::of_task_id(id).ok_or_else(unknown)?;
+    caller.check_reach(job).await.map_err(data)?;
     let executor: &Executor = &caller.server.executor;
     executor
         .get(job, Default::default())

@@ -66,7 +66,7 @@ pub async fn execute(
     let params = Params::new(&params, &KEYS)?;
     let job = params.job()?;
     let action = action(&params)?;
-    let actor = actor(&params)?.unwrap_or_else(|| caller.actor());
+    let actor = actor(&params)?.unwrap_or_else(|| caller.actor().to_string());
     let job = caller.server.executor.control(job, action, &actor).await?;
     Ok(to_raw(&job))
 }

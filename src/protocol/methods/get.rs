@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
+    access::Scope,
     executor::Include,
     protocol::{
         caller::Caller,
@@ -28,8 +29,12 @@ pub async fn execute(
 ) -> Result<Box<RawValue>, Refusal> {
     let params = Params::new(&params, &["job", "include"])?;
     let job = params.job()?;
+    let include = include(&params)?;
+    if include.env || include.stdin {
+        caller.require(&[Scope::ReadSecrets])?;
+    }
     let executor = &caller.server.executor;
-    let job = executor.get(job, include(&params)?).await?;
+    let job = executor.get(job, include).await?;
     executor.asked_for(&caller.id, job.number);
     Ok(to_raw(&job))
 }

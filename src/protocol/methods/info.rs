@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::{disk_usage, limits};
+use super::{disk_usage, limits, principal};
 use crate::protocol::{
     caller::Caller,
     job_counts::counts,
@@ -37,6 +37,7 @@ pub async fn execute(
         "counts": counts(&info.counts),
         "disk": disk,
         "notices": info.notices,
+        "principal": principal::view(&caller.principal()),
         "limits": limits::all(&server.settings),
     })))
 }

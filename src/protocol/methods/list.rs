@@ -128,7 +128,11 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let filter = filter_of(&params)?;
-    let page = caller.server.executor.list(filter).await?;
+    let page = caller
+        .server
+        .executor
+        .list(filter, &caller.principal())
+        .await?;
     Ok(to_raw(&ListView::of(
         &page,
         job_bytes_max(&caller.server.settings),
@@ -167,6 +171,7 @@ mod tests {
             since: Some(Micros(1)),
             limit: 1000,
             below: Some(42),
+            ..ListFilter::default()
         };
         assert_eq!(one, Ok(expected));
         let two = parse(json!({"state": ["running", "paused"]})).expect("valid");

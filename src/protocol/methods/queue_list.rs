@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
+    access::Scope,
     job::Queue,
     protocol::{
         caller::Caller,
@@ -55,7 +56,12 @@ pub async fn execute(
     let params = Params::new(&params, &KEYS)?;
     let cursor = params.text("cursor")?.unwrap_or_default();
     let with_values = with_values(&params)?;
+    if with_values {
+        caller.require(&[Scope::ReadSecrets])?;
+    }
     let mut queues = caller.server.executor.queues().await?;
+    let principal = caller.principal();
+    queues.retain(|queue| principal.grant.reach.has_queue(&queue.name));
     let shown = match with_values {
         true => Queue::without_secrets,
         false => Queue::without_values,

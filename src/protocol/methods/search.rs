@@ -208,7 +208,7 @@ pub async fn execute(
     drop(read(params.clone()).await??);
     let turn = executor.turn_to_search(&caller.turns).await?;
     let options = read(params).await??;
-    let result = executor.search(&turn, options).await?;
+    let result = executor.search(&turn, options, &caller.principal()).await?;
     Ok((to_raw(&SearchView::of(&result)), turn))
 }
 

@@ -150,7 +150,7 @@ impl<'a> Batch<'a> {
         let mut jobs = Vec::with_capacity(entries.len());
         for (at, (mut job, signed_like)) in entries.into_iter().enumerate() {
             if let Some(other) = signed_like {
-                let signed = executor.sign_like(&mut job, other).await;
+                let signed = executor.sign_like(&mut job, other, &caller.actor()).await;
                 signed.map_err(|error| Refusal::from(error).at("jobs", at))?;
             }
             jobs.push(job);

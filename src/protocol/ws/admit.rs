@@ -20,7 +20,7 @@ use crate::protocol::{
         envelope::{self, IncomingFrame, Request, to_raw},
         error::Refusal,
     },
-    methods::{PROTOCOL, limits},
+    methods::{PROTOCOL, limits, principal},
 };
 
 impl Session {
@@ -36,6 +36,7 @@ impl Session {
             "protocol": PROTOCOL,
             "session_id": self.caller.id,
             "auth": auth,
+            "principal": principal::view(&self.caller.principal()),
             "limits": limits::greeting(&self.caller.server.settings),
         });
         notification("server.hello", params)
@@ -101,10 +102,12 @@ impl Session {
     /// token.
     fn admit(&self, request: &Request) -> Result<Option<&'static Method>, Refusal> {
         if request.method == methods::AUTHENTICATE {
-            methods::authenticate::check(&self.caller.server.token, &request.params())
-                .inspect_err(|refusal| {
-                    self.report_unauthenticated(refusal, RefusalReason::WrongToken)
-                })?;
+            let principal =
+                methods::authenticate::check(&self.caller.server.tokens, &request.params())
+                    .inspect_err(|refusal| {
+                        self.report_unauthenticated(refusal, RefusalReason::WrongToken)
+                    })?;
+            self.set_principal(principal)?;
             self.authenticated.store(true, Ordering::SeqCst);
             self.connection.slot.set_authenticated();
             self.release_unauthenticated_slot();
@@ -118,6 +121,7 @@ impl Session {
             return Err(refusal);
         }
         let method = Method::named(&request.method)?;
+        self.caller.require(method.name.scopes)?;
         let (limit, containers_max) = method.containers_max;
         if request.containers > containers_max {
             let message = format!("params: at most {containers_max} arrays and objects");

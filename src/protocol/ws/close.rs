@@ -29,6 +29,8 @@ pub enum SessionEnd {
     AuthTimeout,
     /// The client sent more than `unauthenticated_bytes_max` before it authenticated.
     UnauthenticatedBytes,
+    /// The client's token was revoked, replaced or has expired.
+    TokenEnded,
     /// A tail could not read its output.
     TailFailed,
     /// The session was not authenticated, and another client needs its slot.
@@ -53,6 +55,10 @@ impl SessionEnd {
             Self::UnauthenticatedBytes => {
                 (CloseCode::Policy, "too many bytes before authenticating")
             }
+            Self::TokenEnded => (
+                CloseCode::Policy,
+                "the token was revoked or replaced, or has expired",
+            ),
             Self::SlotDisplaced => (
                 CloseCode::Again,
                 "another client needs this slot: authenticate at once, or show the token with the upgrade",
@@ -83,7 +89,12 @@ impl SessionEnd {
             Self::UnauthenticatedBytes => Some(RefusalReason::UnauthenticatedBytes),
             Self::SlotDisplaced | Self::ConnectionDisplaced => Some(RefusalReason::GaveWay),
             // Evictions are logged by the memory budget.
-            Self::Stopping | Self::Left | Self::Broken | Self::TailFailed | Self::Evicted => None,
+            Self::Stopping
+            | Self::Left
+            | Self::Broken
+            | Self::TokenEnded
+            | Self::TailFailed
+            | Self::Evicted => None,
         }
     }
 
@@ -121,6 +132,7 @@ mod tests {
             (SessionEnd::NotText, Some(1007)),
             (SessionEnd::AuthTimeout, Some(1008)),
             (SessionEnd::UnauthenticatedBytes, Some(1008)),
+            (SessionEnd::TokenEnded, Some(1008)),
             (SessionEnd::TooLong, Some(1009)),
             (SessionEnd::TailFailed, Some(1011)),
             (SessionEnd::Evicted, Some(1013)),

@@ -76,7 +76,7 @@ pub async fn run(upgraded: Upgraded, server: Arc<ServerState>, opened: Opened) {
         .max_write_buffer_size(write_buffer + 2 * bytes_max)
         .max_message_size(Some(bytes_max))
         .max_frame_size(Some(bytes_max));
-    let authenticated = Arc::new(AtomicBool::new(opened.authenticated));
+    let authenticated = Arc::new(AtomicBool::new(opened.principal.is_some()));
     let unauthenticated_bytes_max = server.settings.unauthenticated_bytes_max;
     let usage = server.memory_budget.session_usage();
     let io = CountingIo::new(
@@ -245,6 +245,7 @@ impl SessionTasks {
             biased;
             () = session.caller.server.stopping.cancelled() => SessionEnd::Stopping,
             () = session.usage.evicted() => SessionEnd::Evicted,
+            () = session.token_ended() => SessionEnd::TokenEnded,
             () = session.over.cancelled() => SessionEnd::TailFailed,
             () = session.connection.slot.displaced() => SessionEnd::ConnectionDisplaced,
             () = self.displaced.cancelled() => SessionEnd::SlotDisplaced,

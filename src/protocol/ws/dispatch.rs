@@ -16,6 +16,7 @@ use super::{
     tails::Granted,
 };
 use crate::protocol::{
+    ErrorKind,
     jsonrpc::{
         envelope::{self, Id, Request},
         error::Refusal,
@@ -106,6 +107,13 @@ pub async fn execute_in_order(session: Arc<Session>, mut requests: mpsc::Receive
                 None => break,
             },
         };
+        if let Err(refusal) = batch.beside(judge(&session, &task)).await {
+            batch.answer_all().await;
+            let permit = session.outbox.reply_permit().await;
+            let (reply_to, _, _bytes) = task.split();
+            send(&session, permit, reply_to, Err(refusal));
+            continue;
+        }
         match (task.method.mode)(&task.params) {
             Mode::Batched(run) => batch.add(task, run).await,
             Mode::Ordered(run) => {
@@ -124,6 +132,17 @@ pub async fn execute_in_order(session: Arc<Session>, mut requests: mpsc::Receive
         }
     }
     batch.answer_all().await;
+}
+
+/// Refuses a request whose client's token is worth nothing any more, or does not reach what it names.
+async fn judge(session: &Session, task: &ReadyRequest) -> Result<(), Refusal> {
+    let caller = &session.caller;
+    if !caller.server.tokens.is_valid(&caller.principal()) {
+        let message = "the token was revoked or replaced, or has expired";
+        return Err(Refusal::new(ErrorKind::Unauthenticated, message));
+    }
+    let narrowing = task.method.name.narrowing;
+    narrowing.check(caller, &task.params).await
 }
 
 /// The request that a reply answers.

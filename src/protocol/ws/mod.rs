@@ -22,7 +22,9 @@ use super::{
     problem::HttpProblem,
     refusals::RefusalSource,
     sub_protocol::{Dialect, SubProtocolOffer},
+    tokens::WrongToken,
 };
+use crate::access::Principal;
 
 mod admit;
 mod close;
@@ -55,8 +57,8 @@ fn accept(
         return Err(HttpProblem::method_not_allowed("GET"));
     }
     let offer = SubProtocolOffer::read(request.headers());
-    let authenticated = server.authenticated(connection.peer, request.headers())?;
-    let authenticated = check_sub_protocol(&server, connection.peer, &offer)? || authenticated;
+    let shown = server.shown(connection.peer, &request)?;
+    let principal = check_sub_protocol(&server, connection.peer, &offer)?.or(shown);
     if request.version() < Version::HTTP_11 {
         return Err(not_an_upgrade());
     }
@@ -64,7 +66,7 @@ fn accept(
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let upgrade = upgrade.ok_or_else(not_an_upgrade)?;
     let dialect = offer.dialect();
-    if dialect == Dialect::Mcp && !authenticated {
+    if dialect == Dialect::Mcp && principal.is_none() {
         server
             .refusals
             .report(connection.peer, RefusalReason::NoToken);
@@ -78,8 +80,8 @@ fn accept(
             "the server is stopping",
         ));
     }
-    let slot = take_slot(&server, connection.peer, authenticated)?;
-    if authenticated {
+    let slot = take_slot(&server, connection.peer, principal.is_some())?;
+    if principal.is_some() {
         connection.slot.set_authenticated();
     }
     let tasks = server.tasks.clone();
@@ -90,7 +92,7 @@ fn accept(
                 let opened = Opened {
                     slot,
                     connection,
-                    authenticated,
+                    principal,
                     dialect,
                     mcp_session,
                 };
@@ -106,7 +108,8 @@ fn accept(
 struct Opened {
     slot: SessionSlot,
     connection: Arc<Connection>,
-    authenticated: bool,
+    /// The client's rights; `None`: it has to show a token.
+    principal: Option<Arc<Principal>>,
     dialect: Dialect,
     /// What the session is for MCP.
     mcp_session: WsSession,
@@ -125,30 +128,34 @@ fn session_of(headers: &HeaderMap) -> WsSession {
     }
 }
 
-/// Whether the token is among the sub-protocols. It is refused if `cc-executor` or `mcp` is not beside it: a browser
+/// The client whose token is among the sub-protocols. It is refused if `cc-executor` or `mcp` is not beside it: a browser
 /// fails an upgrade in which none of its sub-protocols is selected, and the token is never sent back.
 fn check_sub_protocol(
     server: &ServerState,
     peer: Peer,
     offer: &SubProtocolOffer,
-) -> Result<bool, HttpProblem> {
-    match offer.check(&server.token) {
-        Bearer::Absent => Ok(false),
-        Bearer::Wrong => {
+) -> Result<Option<Arc<Principal>>, HttpProblem> {
+    let recognized = match offer.bearer() {
+        Bearer::Absent => return Ok(None),
+        Bearer::Token(text) => server.tokens.recognize(text),
+        Bearer::Wrong => Err(WrongToken::Unknown),
+    };
+    match recognized {
+        Err(wrong) => {
             server
                 .refusals
                 .report(peer, RefusalReason::WrongSubProtocol);
             Err(HttpProblem::new(
                 ErrorKind::Unauthenticated,
-                "the token is wrong",
+                wrong.to_string(),
             ))
         }
-        Bearer::Right if offer.selected.is_none() => {
+        Ok(_) if offer.selected.is_none() => {
             server.refusals.report(peer, RefusalReason::SubProtocol);
             let message = "offer the sub-protocol cc-executor or mcp beside the token";
             Err(HttpProblem::new(ErrorKind::InvalidRequest, message))
         }
-        Bearer::Right => Ok(true),
+        Ok(principal) => Ok(Some(principal)),
     }
 }
 

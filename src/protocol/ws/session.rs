@@ -7,7 +7,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use futures_util::future::select_all;
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,8 +21,9 @@ use super::{
     tails::Tails,
 };
 use crate::protocol::{
-    ServerState, SessionSlot,
+    ErrorKind, ServerState, SessionSlot,
     caller::Caller,
+    jsonrpc::error::Refusal,
     limits::{
         buffered::BufferKind, byte_semaphore::ByteSemaphore, memory_budget::SessionUsage,
         rate_limit::RateLimiter,
@@ -26,7 +31,7 @@ use crate::protocol::{
     mcp::client::WsSession,
     peer::Connection,
 };
-use crate::sys::lock;
+use crate::{access::Principal, sys::lock};
 
 /// The state of a session that its requests share.
 #[derive(Debug)]
@@ -49,6 +54,10 @@ pub struct Session {
     pub connection: Arc<Connection>,
     pub(super) authenticated: Arc<AtomicBool>,
     slot: SessionSlot,
+    /// The rights with which it began, and those that it has now if they are others.
+    principals: Mutex<Vec<Arc<Principal>>>,
+    /// Notified when those change.
+    principal_changed: Notify,
     /// What it is for MCP.
     pub mcp_session: WsSession,
     pub(super) in_flight: Arc<Semaphore>,
@@ -67,6 +76,9 @@ impl Session {
         usage: Arc<SessionUsage>,
     ) -> Self {
         let over = CancellationToken::new();
+        let principals: Vec<_> = opened.principal.into_iter().collect();
+        let principal = principals.first().cloned();
+        let principal = principal.unwrap_or_else(|| Arc::new(Principal::nobody()));
         let in_flight_max = usize::try_from(server.settings.in_flight_max).unwrap_or(1);
         Self {
             tails: Tails::new(server.settings.subscriptions_max, over.clone()),
@@ -82,11 +94,13 @@ impl Session {
             connection: opened.connection,
             authenticated,
             slot: opened.slot,
+            principals: Mutex::new(principals),
+            principal_changed: Notify::new(),
             mcp_session: opened.mcp_session,
             in_flight: Arc::new(Semaphore::new(in_flight_max)),
             last_received_at: Mutex::new(Instant::now()),
             over,
-            caller: Caller::new(server, "ws"),
+            caller: Caller::new(server, "ws", principal),
         }
     }
 
@@ -103,6 +117,43 @@ impl Session {
     /// Whether the client has shown the token, or needs none.
     pub fn is_authenticated(&self) -> bool {
         self.authenticated.load(Ordering::SeqCst)
+    }
+
+    /// The client has shown a token. Once it has shown one that has scopes, it can show no other one: what
+    /// it has begun would outlive its rights.
+    pub fn set_principal(&self, principal: Arc<Principal>) -> Result<(), Refusal> {
+        let mut principals = lock(&self.principals);
+        let shown = principals.iter().find_map(|principal| principal.token);
+        if shown.is_some() && shown != principal.token {
+            let message = "the session has shown another token; open a session for this one";
+            return Err(Refusal::new(ErrorKind::Conflict, message));
+        }
+        self.caller.set_principal(principal.clone());
+        principals.truncate(1);
+        principals.push(principal);
+        drop(principals);
+        self.principal_changed.notify_one();
+        Ok(())
+    }
+
+    /// Returns when a token of the client was revoked, replaced or has expired.
+    pub async fn token_ended(&self) {
+        loop {
+            let principals = lock(&self.principals).clone();
+            let ended = async {
+                match principals.as_slice() {
+                    [] => std::future::pending().await,
+                    all => {
+                        let ended = all.iter().map(|one| Box::pin(one.ended.cancelled()));
+                        select_all(ended).await;
+                    }
+                }
+            };
+            tokio::select! {
+                () = self.principal_changed.notified() => {}
+                () = ended => return,
+            }
+        }
     }
 
     /// Sends a message that answers no request in flight.

@@ -59,6 +59,7 @@ mod tests {
             job,
             fingerprint: [0; 32],
             actor: "test".into(),
+            token: None,
             at: Micros(0),
         };
         (Write::Submit(vec![one; jobs].into()), oneshot::channel().0)

@@ -5,7 +5,7 @@
 use super::{
     attempts, change, claim, dependencies, due, event_writer::write_noticed_events, exclusive,
     finish, firing, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, notices, outputs, queues,
-    retention, schedules, stop_requests,
+    retention, schedules, stop_requests, tokens,
 };
 use crate::store::write::{Write, WriteResult};
 
@@ -75,10 +75,12 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
             WriteResult::ScheduleDeleted(schedules::delete(batch, name).await?)
         }
         Write::Fire(request) => WriteResult::Fired(Box::new(firing::fire(batch, request).await?)),
-        Write::SaveMcpSession { id, opening } => {
-            mcp::save_session(batch.conn, id, opening).await?;
+        Write::SaveMcpSession { id, opening, token } => {
+            mcp::save_session(batch.conn, id, opening, *token).await?;
             WriteResult::Done
         }
+        Write::AddToken(new) => WriteResult::TokenAdded(tokens::add(batch.conn, new).await?),
+        Write::ChangeToken(to) => WriteResult::TokenChanged(tokens::change(batch.conn, to).await?),
         Write::DeleteMcpSession(id) => {
             mcp::delete_session(batch.conn, id).await?;
             WriteResult::Done

@@ -451,6 +451,7 @@ struct SubmissionRow<'a> {
     retry_of: Option<JobId>,
     submitted_at: i64,
     ready_at: Option<i64>,
+    token: Option<i64>,
 }
 
 impl<'a> SubmissionRow<'a> {
@@ -476,6 +477,7 @@ impl<'a> SubmissionRow<'a> {
             fingerprint: hex(&key.digest(&submission.fingerprint)),
             retry_of: submission.retry_of,
             submitted_at: submission.at.0,
+            token: submission.token,
         })
     }
 }
@@ -505,7 +507,7 @@ async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<(
     sqlx::query!(
         "INSERT INTO jobs (number, id, state, queue, priority, name, labels, interactive, on_lost,
              idempotency_key, exclusive, waits_for_key, spec, notify, environment, stdin,
-             fingerprint, retry_of, submitted_at, ready_at)
+             fingerprint, retry_of, submitted_at, ready_at, token)
          SELECT value ->> 'number', value ->> 'id', value ->> 'state', value ->> '$.spec.queue',
              value ->> '$.spec.priority', value ->> '$.spec.name', value -> '$.spec.labels',
              value ->> '$.spec.interactive', value ->> '$.spec.on_lost',
@@ -518,7 +520,8 @@ async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<(
                  '$.idempotency_key', '$.exclusive', '$.notify'),
              value ->> 'notify',
              unhex(value ->> 'environment'), value ->> 'stdin', unhex(value ->> 'fingerprint'),
-             value ->> 'retry_of', value ->> 'submitted_at', value ->> 'ready_at'
+             value ->> 'retry_of', value ->> 'submitted_at', value ->> 'ready_at',
+             value ->> 'token'
          FROM json_each(?1)",
         rows
     )

@@ -34,6 +34,8 @@ enum CandidateSource {
     States,
     Queue,
     Name,
+    /// The jobs that a token has submitted.
+    Token,
     /// This label, a key and a value.
     Label(String, String),
     /// The times of submission, of which up to [`SINCE_MAX`] match.
@@ -58,6 +60,10 @@ struct Filter<'a> {
     labels: String,
     ended_before: Option<i64>,
     with_output: bool,
+    /// What a token reaches.
+    token: Option<i64>,
+    queues: Option<String>,
+    required_labels: String,
 }
 
 /// What one step has found.
@@ -182,6 +188,13 @@ macro_rules! step {
                      AND (?6 IS NULL OR c.submitted_at >= ?6)
                      AND (?8 IS NULL OR c.finished_at < ?8)
                      AND (NOT ?9 OR c.output_bytes > c.dropped_bytes + c.pruned_bytes)
+                     AND (?10 IS NULL OR c.token = ?10)
+                     AND (?11 IS NULL OR c.queue IN (SELECT value FROM json_each(?11)))
+                     AND NOT EXISTS (
+                         SELECT 1 FROM json_each(?12) AS r WHERE NOT EXISTS (
+                             SELECT 1 FROM job_labels AS o
+                             WHERE o.key = r.value ->> 0 AND o.value = r.value ->> 1
+                                 AND o.job = c.number))
                      AND NOT EXISTS (
                          SELECT 1 FROM json_each(?7) AS w WHERE NOT EXISTS (
                              SELECT 1 FROM job_labels AS h
@@ -196,7 +209,10 @@ macro_rules! step {
             $filter.since,
             $filter.labels,
             $filter.ended_before,
-            $filter.with_output
+            $filter.with_output,
+            $filter.token,
+            $filter.queues,
+            $filter.required_labels
             $(, $arg)*
         )
         .fetch_one($readers)
@@ -218,6 +234,9 @@ impl<'a> Filter<'a> {
             labels: json(&filter.labels)?,
             ended_before: removable.ended_before.map(|at| at.0),
             with_output: removable.with_output,
+            token: filter.reach.own,
+            queues: filter.reach.queues.as_ref().map(json).transpose()?,
+            required_labels: json(&filter.reach.labels)?,
         })
     }
 
@@ -258,14 +277,20 @@ impl<'a> Filter<'a> {
     fn sources(&self, list: &ListFilter) -> Vec<CandidateSource> {
         let labels = list.labels.iter();
         let labels = labels.map(|(key, value)| CandidateSource::Label(key.clone(), value.clone()));
+        let reached = list.reach.labels.iter();
+        let reached =
+            reached.map(|(key, value)| CandidateSource::Label(key.clone(), value.clone()));
         let name = self.name.map(|_| CandidateSource::Name);
         let queue = self.queue.map(|_| CandidateSource::Queue);
         let states = self.states.as_ref().map(|_| CandidateSource::States);
+        let token = self.token.map(|_| CandidateSource::Token);
         let mut sources: Vec<_> = name
             .into_iter()
             .chain(labels)
+            .chain(reached)
             .chain(queue)
             .chain(states)
+            .chain(token)
             .collect();
         if sources.is_empty() {
             sources.push(CandidateSource::All);
@@ -342,10 +367,17 @@ impl<'a> Filter<'a> {
                      WHERE name = ?5 AND number < ?1 ORDER BY number DESC LIMIT ?2"
                 )
             }
+            CandidateSource::Token => {
+                candidates!(
+                    "SELECT number FROM jobs INDEXED BY jobs_token
+                     WHERE token = ?10 AND token IS NOT NULL AND number < ?1
+                     ORDER BY number DESC LIMIT ?2"
+                )
+            }
             CandidateSource::Label(key, value) => {
                 candidates!(
                     "SELECT job AS number FROM job_labels
-                     WHERE key = ?10 AND value = ?11 AND job < ?1 ORDER BY job DESC LIMIT ?2",
+                     WHERE key = ?13 AND value = ?14 AND job < ?1 ORDER BY job DESC LIMIT ?2",
                     key,
                     value
                 )

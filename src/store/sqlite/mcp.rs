@@ -3,7 +3,7 @@
 
 use sqlx::{SqliteConnection, SqlitePool};
 
-use crate::job::JobNumber;
+use crate::{access::TokenNumber, job::JobNumber};
 
 /// Most sessions that are kept, the newest.
 pub const SESSIONS_MAX: i64 = 10_000;
@@ -13,13 +13,15 @@ pub(super) async fn save_session(
     conn: &mut SqliteConnection,
     id: &str,
     opening: &str,
+    token: Option<TokenNumber>,
 ) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO mcp_sessions (id, opening, serial)
-         SELECT ?1, ?2, coalesce(max(serial), 0) + 1 FROM mcp_sessions WHERE true
+        "INSERT INTO mcp_sessions (id, opening, serial, token)
+         SELECT ?1, ?2, coalesce(max(serial), 0) + 1, ?3 FROM mcp_sessions WHERE true
          ON CONFLICT (id) DO UPDATE SET opening = excluded.opening, serial = excluded.serial",
         id,
         opening,
+        token,
     )
     .execute(&mut *conn)
     .await?;

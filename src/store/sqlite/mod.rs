@@ -53,6 +53,7 @@ mod start_rates;
 pub(super) mod stop_requests;
 pub(super) mod stored;
 pub(super) mod tally;
+pub(super) mod tokens;
 pub(super) mod usage;
 pub(super) mod view;
 pub(super) mod writer;

@@ -455,6 +455,7 @@ mod tests {
                 job,
                 fingerprint: [0; 32],
                 actor: "test".into(),
+                token: None,
                 at: Micros(0),
             }]
             .into(),

@@ -37,7 +37,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
         .ok_or_else(|| params.wrong("action", "missing"))?
         .to_owned();
     let executor = &call.caller.server.executor;
-    let job = jobs::required(executor, &call.arguments, "job").await?;
+    let job = jobs::required(call.caller, &call.arguments, "job").await?;
     let before = executor.get(job, Default::default()).await?;
     let mut asked: Map<String, Value> = call.arguments.clone();
     asked.insert("job".to_owned(), before.number.into());

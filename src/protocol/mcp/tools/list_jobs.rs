@@ -59,7 +59,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     filter.insert("limit".to_owned(), limit.into());
     let filter = methods::list::filter_of(&filter)?;
     let executor = &call.caller.server.executor;
-    let page = executor.list(filter).await?;
+    let page = executor.list(filter, &call.caller.principal()).await?;
     let next_of = |below: Option<JobNumber>| match (below, page.jobs.first()) {
         (Some(below), _) => {
             let mut arguments = call.arguments.clone();

@@ -60,7 +60,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
         return Err(params.wrong("tail_lines", "either tail_lines or from, not both"));
     }
     let executor = &call.caller.server.executor;
-    let job = jobs::required(executor, &call.arguments, "job").await?;
+    let job = jobs::required(call.caller, &call.arguments, "job").await?;
     let job = executor.get(job, Default::default()).await?;
     if from.is_some_and(|from| from > job.output_bytes) {
         let message = format!("the output has only {} bytes", job.output_bytes);

@@ -138,8 +138,7 @@ fn new_job(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Map<String, Value
         }
     }
     job.insert("env".to_owned(), json!(environment(call, params)?));
-    let queue = params.text("queue")?.unwrap_or(JobSpec::INTERACTIVE_QUEUE);
-    job.insert("queue".to_owned(), queue.into());
+    job.insert("queue".to_owned(), queue(call, params)?.into());
     let interactive = params.flag("interactive")?;
     let ask_user = params.flag("ask_user")?.unwrap_or(false);
     let has_stdin = params.get("stdin").is_some();
@@ -154,6 +153,19 @@ fn new_job(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Map<String, Value
         job.insert("idempotency_key".to_owned(), key.into());
     }
     Ok(job)
+}
+
+/// The queue that the call names; else the only one of the client's token, or that of interactive jobs.
+fn queue(call: &ToolCall<'_>, params: &Params<'_>) -> Result<String, Refusal> {
+    if let Some(named) = params.text("queue")? {
+        return Ok(named.to_owned());
+    }
+    let principal = call.caller.principal();
+    let mut own = principal.grant.reach.queues.iter().flatten();
+    Ok(match (own.next(), own.next()) {
+        (Some(only), None) => only.clone(),
+        _ => JobSpec::INTERACTIVE_QUEUE.to_owned(),
+    })
 }
 
 /// The client's environment, what the call adds, and the trace that it is part of.
@@ -217,7 +229,7 @@ async fn start(
     };
     new_job.insert("idempotency_key".to_owned(), key.into());
     let keyed = submit::read(call.caller, &new_job)?;
-    if let Some(job) = call.caller.server.executor.run_with_key(&keyed).await? {
+    if let Some(job) = run_with_key(call, &keyed).await? {
         return Ok(came_again(call, job));
     }
     if let Some(job) = unanswered(call, &spec).await? {
@@ -232,6 +244,14 @@ async fn start(
         }
         Err(refusal) => Err(refusal),
     }
+}
+
+/// The job that has the key of `spec`, if it runs the same.
+async fn run_with_key(call: &ToolCall<'_>, spec: &JobSpec) -> Result<Option<Job>, Refusal> {
+    let executor = &call.caller.server.executor;
+    Ok(executor
+        .run_with_key(spec, &call.caller.principal())
+        .await?)
 }
 
 /// The same for a job whose key the client chose.
@@ -254,7 +274,7 @@ async fn start_with_key(
         Ok(Submitted { job, created: true }) => Ok((job, None)),
         Ok(Submitted { job, .. }) => Ok(known(job)),
         Err(refusal) if refusal.kind == ErrorKind::Conflict => {
-            let job = call.caller.server.executor.run_with_key(&spec).await?;
+            let job = run_with_key(call, &spec).await?;
             Ok(known(job.ok_or(refusal)?))
         }
         Err(refusal) => Err(refusal),
@@ -280,7 +300,11 @@ async fn unanswered(call: &ToolCall<'_>, spec: &JobSpec) -> Result<Option<Job>, 
     let client = bounded(&call.client.name);
     let executor = &call.caller.server.executor;
     let job = executor
-        .unanswered_run(spec, (CLIENT_LABEL, client.as_str()))
+        .unanswered_run(
+            spec,
+            (CLIENT_LABEL, client.as_str()),
+            &call.caller.principal(),
+        )
         .await?;
     let own = call.client.session.as_ref();
     Ok(job.filter(|job| {

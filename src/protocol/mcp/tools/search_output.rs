@@ -86,8 +86,7 @@ async fn asked(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Map<String, V
         }
     }
     if params.get("job").is_some() {
-        let executor = &call.caller.server.executor;
-        let job = jobs::required(executor, &call.arguments, "job").await?;
+        let job = jobs::required(call.caller, &call.arguments, "job").await?;
         asked.insert("job".to_owned(), job.to_string().into());
     }
     Ok(asked)

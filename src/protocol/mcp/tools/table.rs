@@ -10,9 +10,13 @@ use super::{
     call::ToolCall, control, list_jobs, query_history, read_output, run, search_output, send_input,
     verify_transcript, wait,
 };
-use crate::protocol::{
-    jsonrpc::error::Refusal,
-    mcp::{reply::Reply, texts},
+use crate::{
+    access::{Grant, Scope},
+    protocol::{
+        jsonrpc::error::Refusal,
+        mcp::{reply::Reply, texts},
+        narrowing::Narrowing,
+    },
 };
 
 /// A running tool.
@@ -33,6 +37,10 @@ pub struct ToolRow {
     pub name: &'static str,
     description: &'static str,
     effect: Effect,
+    /// The scopes that a client needs.
+    pub scopes: &'static [Scope],
+    /// How it is held to the jobs that a token reaches.
+    pub narrowing: Narrowing,
     /// Its arguments: name, type or schema, and description.
     schema: fn() -> Value,
     /// Executes it.
@@ -40,11 +48,13 @@ pub struct ToolRow {
 }
 
 macro_rules! tool {
-    ($module:ident, $effect:ident) => {
+    ($module:ident, $effect:ident, [$($scope:ident),+], $narrowing:ident) => {
         ToolRow {
             name: stringify!($module),
             description: texts::$module,
             effect: Effect::$effect,
+            scopes: &[$(Scope::$scope),+],
+            narrowing: Narrowing::$narrowing,
             schema: $module::schema,
             execute: |call| Box::pin($module::execute(call)),
         }
@@ -53,15 +63,15 @@ macro_rules! tool {
 
 /// Every tool, in the order in which models are shown them.
 static TOOLS: [ToolRow; 9] = [
-    tool!(run, Acts),
-    tool!(wait, Reads),
-    tool!(read_output, Reads),
-    tool!(send_input, Acts),
-    tool!(control, Acts),
-    tool!(list_jobs, Reads),
-    tool!(search_output, Reads),
-    tool!(query_history, Reads),
-    tool!(verify_transcript, Reads),
+    tool!(run, Acts, [Submit, Read], Filtered),
+    tool!(wait, Reads, [Read], Filtered),
+    tool!(read_output, Reads, [Read], Filtered),
+    tool!(send_input, Acts, [Input, Read], Filtered),
+    tool!(control, Acts, [Control, Read], Filtered),
+    tool!(list_jobs, Reads, [Read], Filtered),
+    tool!(search_output, Reads, [Read], Filtered),
+    tool!(query_history, Reads, [Read], Whole),
+    tool!(verify_transcript, Reads, [Read], Filtered),
 ];
 
 impl ToolRow {
@@ -91,9 +101,13 @@ impl ToolRow {
     }
 }
 
-/// All tools as the protocol lists them.
-pub fn listed() -> Vec<Tool> {
-    TOOLS.iter().map(ToolRow::listed).collect()
+/// The tools that a client with these rights may call, as the protocol lists them.
+pub fn listed(grant: &Grant) -> Vec<Tool> {
+    let may_call = |tool: &&ToolRow| {
+        let is_narrowed_out = tool.narrowing == Narrowing::Whole && !grant.reach.is_all();
+        grant.scopes.missing(tool.scopes).is_none() && !is_narrowed_out
+    };
+    TOOLS.iter().filter(may_call).map(ToolRow::listed).collect()
 }
 
 #[cfg(test)]
@@ -104,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_list_is_small_enough_for_any_agent() {
-        let tools = listed();
+        let tools = listed(&Grant::ALL);
         let bytes = serde_json::to_string(&json!({"tools": tools}))
             .expect("JSON")
             .len();
@@ -117,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_words_of_a_search_are_there() {
-        let text = serde_json::to_string(&listed())
+        let text = serde_json::to_string(&listed(&Grant::ALL))
             .expect("JSON")
             .to_lowercase();
         for word in [

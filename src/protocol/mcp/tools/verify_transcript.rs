@@ -35,7 +35,7 @@ pub fn schema() -> Value {
 pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     arguments::known(&call, &KEYS)?;
     let executor = &call.caller.server.executor;
-    let job = jobs::required(executor, &call.arguments, "job").await?;
+    let job = jobs::required(call.caller, &call.arguments, "job").await?;
     let job = executor.get(job, Default::default()).await?;
     let mut asked: Map<String, Value> = call.arguments.clone();
     asked.insert("job".to_owned(), job.number.into());

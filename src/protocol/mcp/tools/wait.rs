@@ -54,7 +54,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let longest = arguments::wait(&call, &params, arguments::most(&call))?;
     let chars = arguments::max_chars(&params)?;
     let executor = &call.caller.server.executor;
-    let jobs = jobs::several(executor, &call.arguments, "jobs", JOBS_MAX).await?;
+    let jobs = jobs::several(call.caller, &call.arguments, "jobs", JOBS_MAX).await?;
     let first = executor.get(jobs[0], Default::default()).await?;
     if from > first.output_bytes {
         let message = format!("from: the output has only {} bytes", first.output_bytes);

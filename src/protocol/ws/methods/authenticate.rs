@@ -1,22 +1,31 @@
 //! `session.authenticate`: checks the token. `ws::admit` then marks the session.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
-use crate::protocol::{
-    ErrorKind,
-    auth::Token,
-    jsonrpc::{error::Refusal, params::Params},
+use crate::{
+    access::Principal,
+    protocol::{
+        ErrorKind,
+        jsonrpc::{error::Refusal, params::Params},
+        tokens::{Tokens, WrongToken},
+    },
 };
 
-/// Whether these parameters have the right token.
-pub fn check(token: &Token, params: &Map<String, Value>) -> Result<(), Refusal> {
+/// The client whose token these parameters have.
+pub fn check(tokens: &Tokens, params: &Map<String, Value>) -> Result<Arc<Principal>, Refusal> {
     let params = Params::new(params, &["token"])?;
     let guess = params
         .text("token")?
         .ok_or_else(|| params.wrong("token", "missing"))?;
-    if token.is(guess) {
-        return Ok(());
-    }
-    let message = "the token is wrong; `cc-executor token` prints the right one";
-    Err(Refusal::new(ErrorKind::Unauthenticated, message))
+    tokens.recognize(guess).map_err(|wrong| {
+        let message = match wrong {
+            WrongToken::Unknown => {
+                "the token is wrong; `cc-executor token` prints the administrator's".to_owned()
+            }
+            wrong => wrong.to_string(),
+        };
+        Refusal::new(ErrorKind::Unauthenticated, message)
+    })
 }

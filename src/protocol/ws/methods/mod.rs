@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{session::Session, tails::Granted};
+use crate::access::Scope;
 use crate::protocol::{
     ErrorKind,
     caller::Caller,
@@ -14,8 +15,10 @@ use crate::protocol::{
         CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, disk_usage, explain, get,
         info, input, list, notice_list, notice_retry, notice_test, prune, query, queue_delete,
         queue_list, queue_set, read, retention_delete, retention_list, retention_set, retry,
-        schedule_delete, schedule_list, schedule_run, schedule_set, search, update, verify, wait,
+        schedule_delete, schedule_list, schedule_run, schedule_set, search, token, update, verify,
+        wait,
     },
+    narrowing::Narrowing,
 };
 
 pub mod authenticate;
@@ -83,11 +86,39 @@ pub enum Mode {
     Concurrent(for<'a> fn(&'a Session, Parameters) -> ConcurrentFuture<'a>),
 }
 
+/// The name of a method. A row cannot name itself without saying which scopes a client needs, and what the
+/// method tells a client whose token is narrowed to some jobs.
+#[derive(Debug, Clone, Copy)]
+pub struct MethodName {
+    /// The name on the wire.
+    pub wire: &'static str,
+    /// The scopes that a client needs.
+    pub scopes: &'static [Scope],
+    /// How it is held to the jobs that a token reaches.
+    pub narrowing: Narrowing,
+}
+
+impl MethodName {
+    const fn of(wire: &'static str, scopes: &'static [Scope], narrowing: Narrowing) -> Self {
+        Self {
+            wire,
+            scopes,
+            narrowing,
+        }
+    }
+}
+
+impl std::fmt::Display for MethodName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.wire)
+    }
+}
+
 /// A method that this version has.
 #[derive(Debug)]
 pub struct Method {
-    /// Its name on the wire.
-    pub name: &'static str,
+    /// Its name on the wire, with what a token needs for it.
+    pub name: MethodName,
     /// How a request with these parameters is executed.
     pub mode: fn(&Parameters) -> Mode,
     /// Whether the reply to a request with these parameters may be long.
@@ -109,7 +140,7 @@ pub struct Method {
 
 /// An ordered method that changes nothing. Each row states what differs from this or from [`CHANGES`].
 const READS: Method = Method {
-    name: "",
+    name: MethodName::of("", &Scope::ALL, Narrowing::Whole),
     mode: |_| Mode::Ordered(|_, _| Box::pin(async { Ok(Outcome::of(&())) })),
     long_reply: |_| false,
     wakes_tails: false,
@@ -153,7 +184,7 @@ macro_rules! concurrent {
 /// Every method but [`AUTHENTICATE`].
 static METHODS: &[Method] = &[
     Method {
-        name: "job.submit",
+        name: MethodName::of("job.submit", &[Scope::Submit], Narrowing::Filtered),
         mode: |params| match params.get("tail").is_none_or(Value::is_null) {
             true => Mode::Batched(|session, params| Box::pin(submit::begin(session, params))),
             false => Mode::Ordered(|session, params| Box::pin(submit::execute(session, params))),
@@ -161,14 +192,14 @@ static METHODS: &[Method] = &[
         ..CHANGES
     },
     Method {
-        name: "job.submit_many",
+        name: MethodName::of("job.submit_many", &[Scope::Submit], Narrowing::Filtered),
         mode: |_| Mode::Ordered(|session, params| Box::pin(submit_many::execute(session, params))),
         containers_max: ("submit_many_containers_max", MANY_CONTAINERS_MAX),
         id_bytes_max: Some(("submit_many_id_bytes_max", submit_many::ID_BYTES_MAX)),
         ..CHANGES
     },
     Method {
-        name: "job.tail",
+        name: MethodName::of("job.tail", &[Scope::Read], Narrowing::Jobs),
         mode: |params| match tail::counts_lines(params) {
             true => Mode::Concurrent(|session, params| Box::pin(tail_lines(session, params))),
             false => Mode::Ordered(|session, params| Box::pin(tail::execute(session, params))),
@@ -176,12 +207,12 @@ static METHODS: &[Method] = &[
         ..CHANGES
     },
     Method {
-        name: "job.untail",
+        name: MethodName::of("job.untail", &[Scope::Read], Narrowing::Free),
         mode: |_| Mode::Ordered(|session, params| Box::pin(untail::execute(session, params))),
         ..CHANGES
     },
     Method {
-        name: "job.read",
+        name: MethodName::of("job.read", &[Scope::Read], Narrowing::Jobs),
         mode: |params| match read::waits(params) {
             true => Mode::Concurrent(|session, params| Box::pin(wait_to_read(session, params))),
             false => Mode::Ordered(|session, params| {
@@ -192,159 +223,179 @@ static METHODS: &[Method] = &[
         ..READS
     },
     Method {
-        name: "job.get",
+        name: MethodName::of("job.get", &[Scope::Read], Narrowing::Jobs),
         mode: ordered!(get::execute),
         ..CHANGES
     },
     Method {
-        name: "job.explain",
+        name: MethodName::of("job.explain", &[Scope::Read], Narrowing::Jobs),
         mode: ordered!(explain::execute),
         long_reply: |_| true,
         ..READS
     },
     Method {
-        name: "job.list",
+        name: MethodName::of("job.list", &[Scope::Read], Narrowing::Filtered),
         mode: ordered!(list::execute),
         long_reply: |_| true,
         ..READS
     },
     Method {
-        name: "job.wait",
+        name: MethodName::of("job.wait", &[Scope::Read], Narrowing::Jobs),
         mode: |_| Mode::Concurrent(|session, params| Box::pin(wait(session, params))),
         ..CHANGES
     },
     Method {
-        name: "job.control",
+        name: MethodName::of("job.control", &[Scope::Control], Narrowing::Jobs),
         mode: ordered!(control::execute),
         wakes_tails: true,
         ..CHANGES
     },
     Method {
-        name: "job.input",
+        name: MethodName::of("job.input", &[Scope::Input], Narrowing::Jobs),
         mode: ordered!(input::execute),
         wakes_tails: true,
         ..CHANGES
     },
     Method {
-        name: "job.retry",
+        name: MethodName::of("job.retry", &[Scope::Submit], Narrowing::Jobs),
         mode: ordered!(retry::execute),
         ..CHANGES
     },
     Method {
-        name: "job.update",
+        name: MethodName::of("job.update", &[Scope::Control], Narrowing::Jobs),
         mode: ordered!(update::execute),
         wakes_tails: true,
         ..CHANGES
     },
     Method {
-        name: "job.delete",
+        name: MethodName::of("job.delete", &[Scope::Control], Narrowing::Jobs),
         mode: ordered!(delete::execute),
         wakes_tails: true,
         ..CHANGES
     },
     Method {
-        name: "job.prune",
+        name: MethodName::of("job.prune", &[Scope::Admin], Narrowing::Whole),
         mode: concurrent!(prune::execute),
         ..CHANGES
     },
     Method {
-        name: "retention.set",
+        name: MethodName::of("retention.set", &[Scope::Admin], Narrowing::Whole),
         mode: ordered!(retention_set::execute),
         ..CHANGES
     },
     Method {
-        name: "retention.list",
+        name: MethodName::of("retention.list", &[Scope::Read], Narrowing::Whole),
         mode: ordered!(retention_list::execute),
         ..READS
     },
     Method {
-        name: "retention.delete",
+        name: MethodName::of("retention.delete", &[Scope::Admin], Narrowing::Whole),
         mode: ordered!(retention_delete::execute),
         ..CHANGES
     },
     Method {
-        name: "server.disk_usage",
+        name: MethodName::of("server.disk_usage", &[Scope::Read], Narrowing::Whole),
         mode: concurrent!(disk_usage::execute),
         ..READS
     },
     Method {
-        name: "queue.list",
+        name: MethodName::of("queue.list", &[Scope::Read], Narrowing::Filtered),
         mode: ordered!(queue_list::execute),
         ..READS
     },
     Method {
-        name: "queue.set",
+        name: MethodName::of("queue.set", &[Scope::Queues], Narrowing::Queue),
         mode: ordered!(queue_set::execute),
         wakes_tails: true,
         ..CHANGES
     },
     Method {
-        name: "queue.delete",
+        name: MethodName::of("queue.delete", &[Scope::Queues], Narrowing::Queue),
         mode: ordered!(queue_delete::execute),
         ..CHANGES
     },
     Method {
-        name: "notice.list",
+        name: MethodName::of("notice.list", &[Scope::Read], Narrowing::Whole),
         mode: ordered!(notice_list::execute),
         long_reply: |_| true,
         ..READS
     },
     Method {
-        name: "notice.retry",
+        name: MethodName::of("notice.retry", &[Scope::Admin], Narrowing::Whole),
         mode: ordered!(notice_retry::execute),
         ..CHANGES
     },
     Method {
-        name: "notice.test",
+        name: MethodName::of("notice.test", &[Scope::Admin], Narrowing::Whole),
         mode: concurrent!(notice_test::execute),
         keeps_parameters: true,
         ..CHANGES
     },
     Method {
-        name: "schedule.list",
+        name: MethodName::of("schedule.list", &[Scope::Read], Narrowing::Whole),
         mode: ordered!(schedule_list::execute),
         ..READS
     },
     Method {
-        name: "schedule.set",
+        name: MethodName::of("schedule.set", &[Scope::Admin], Narrowing::Whole),
         mode: ordered!(schedule_set::execute),
         ..CHANGES
     },
     Method {
-        name: "schedule.delete",
+        name: MethodName::of("schedule.delete", &[Scope::Admin], Narrowing::Whole),
         mode: ordered!(schedule_delete::execute),
         ..CHANGES
     },
     Method {
-        name: "schedule.run",
+        name: MethodName::of("schedule.run", &[Scope::Admin], Narrowing::Whole),
         mode: ordered!(schedule_run::execute),
         wakes_tails: true,
         ..CHANGES
     },
     Method {
-        name: "history.query",
+        name: MethodName::of("history.query", &[Scope::Read], Narrowing::Whole),
         mode: |_| Mode::Concurrent(|session, params| Box::pin(query_history(session, params))),
         ..READS
     },
     Method {
-        name: "history.search",
+        name: MethodName::of("history.search", &[Scope::Read], Narrowing::Filtered),
         mode: |_| Mode::Concurrent(|session, params| Box::pin(search_history(session, params))),
         keeps_parameters: true,
         ..READS
     },
     Method {
-        name: "transcript.verify",
+        name: MethodName::of("transcript.verify", &[Scope::Read], Narrowing::Jobs),
         mode: concurrent!(verify::execute),
         keeps_parameters: true,
         ..CHANGES
     },
     Method {
-        name: "server.info",
+        name: MethodName::of("server.info", &[Scope::Read], Narrowing::Free),
         mode: ordered!(info::execute),
         ..READS
     },
     Method {
-        name: "server.backup",
+        name: MethodName::of("token.list", &[Scope::Admin], Narrowing::Whole),
+        mode: ordered!(token::list),
+        ..READS
+    },
+    Method {
+        name: MethodName::of("token.create", &[Scope::Admin], Narrowing::Whole),
+        mode: ordered!(token::create),
+        ..CHANGES
+    },
+    Method {
+        name: MethodName::of("token.revoke", &[Scope::Admin], Narrowing::Whole),
+        mode: ordered!(token::revoke),
+        ..CHANGES
+    },
+    Method {
+        name: MethodName::of("token.rotate", &[Scope::Admin], Narrowing::Whole),
+        mode: ordered!(token::rotate),
+        ..CHANGES
+    },
+    Method {
+        name: MethodName::of("server.backup", &[Scope::Admin], Narrowing::Whole),
         mode: concurrent!(backup::execute),
         ..CHANGES
     },
@@ -360,13 +411,13 @@ impl Method {
     ///
     /// This version does not have the method yet, or no method has the name.
     pub fn named(name: &str) -> Result<&'static Self, Refusal> {
-        if let Some(method) = METHODS.iter().find(|method| method.name == name) {
+        if let Some(method) = METHODS.iter().find(|method| method.name.wire == name) {
             return Ok(method);
         }
         if PLANNED.contains(&name) {
             return Err(Refusal::unsupported(name));
         }
-        let known: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
+        let known: Vec<&str> = METHODS.iter().map(|method| method.name.wire).collect();
         let known = known.join(", ");
         let message = format!("there is no such method; known methods are {AUTHENTICATE}, {known}");
         Err(Refusal::new(ErrorKind::MethodNotFound, message))
@@ -438,7 +489,7 @@ mod tests {
     #[test]
     fn known_methods_are_built_or_unsupported_and_others_unknown() {
         for method in METHODS {
-            let found = Method::named(method.name).expect("built");
+            let found = Method::named(method.name.wire).expect("built");
             assert!(std::ptr::eq(found, method));
         }
         for name in PLANNED {
@@ -455,6 +506,25 @@ mod tests {
         ] {
             let refused = Method::named(name).err().map(|refusal| refusal.kind);
             assert_eq!(refused, Some(ErrorKind::MethodNotFound));
+        }
+    }
+
+    #[test]
+    fn the_page_says_what_each_method_needs() {
+        let page = include_str!("../../../../docs/protocol.md");
+        for MethodName {
+            wire,
+            scopes,
+            narrowing,
+        } in METHODS.iter().map(|method| method.name)
+        {
+            let scopes: Vec<&str> = scopes.iter().map(|scope| scope.name()).collect();
+            let row = format!(
+                "| `{wire}` | `{}` | {} |",
+                scopes.join(", "),
+                narrowing.name()
+            );
+            assert!(page.contains(&row), "{row}");
         }
     }
 

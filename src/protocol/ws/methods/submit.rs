@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{MethodFuture, Outcome, tail::TailRequest};
 use crate::{
+    access::Scope,
     executor::StartAt,
     job::{Job, JobRef, JobSpec},
     protocol::{jsonrpc::error::Refusal, methods::submit, ws::session::Session},
@@ -41,6 +42,7 @@ pub async fn begin(
 pub async fn execute(session: &Session, params: Map<String, Value>) -> Result<Outcome, Refusal> {
     let caller = &session.caller;
     let tail = params.get("tail").unwrap_or(&Value::Null);
+    caller.require(&[Scope::Read])?;
     let wanted = TailRequest::nested(tail);
     let job = submit::read(caller, &params)?;
     let wanted = wanted?;

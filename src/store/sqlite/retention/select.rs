@@ -4,6 +4,7 @@
 use sqlx::SqlitePool;
 
 use crate::{
+    access::Reach,
     job::{JobNumber, Micros, RetentionCandidate, RetentionScope},
     store::{
         retention_types::{EndedCursor, RemovableFilter, RemovablePage},
@@ -34,6 +35,7 @@ pub(in crate::store) async fn newest_first(
         since: filter.since,
         limit: PAGE_MAX,
         below,
+        reach: Reach::default(),
     };
     let removable = Removable {
         ended_before: filter.ended_before,

@@ -32,6 +32,7 @@ fn submit(jobs: Vec<JobSpec>) -> Write {
         job,
         fingerprint: [0; 32],
         actor: "test".into(),
+        token: None,
         at: Micros(0),
     };
     Write::Submit(jobs.into_iter().map(submission).collect())
