@@ -109,7 +109,7 @@ const COLUMNS: [(&str, &[&str]); 6] = [
 const COUNTED: [&str; 3] = ["jobs", "attempts", "events"];
 
 /// All tables of the database.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "nodes",
     "queues",
     "environments",
@@ -130,6 +130,7 @@ const TABLES: [&str; 20] = [
     "removals",
     "notices",
     "schedules",
+    "tokens",
 ];
 
 /// Functions that only compute, and operators that SQLite treats as functions.
