@@ -61,6 +61,7 @@ pub fn assert_tidy(server: &mut Server) {
         "shims.log",
         "spool",
         "token",
+        "token.key",
     ];
     let left = names(&data);
     let mut stray = left.iter().filter(|name| !known.contains(&name.as_str()));
