@@ -28,8 +28,6 @@ pub mod clean;
 pub mod shim;
 
 // The server.
-pub mod policy;
-
 pub mod store;
 
 pub mod output;

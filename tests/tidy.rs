@@ -13,7 +13,7 @@ use std::{
 
 /// Every module of the crate, and what it may know, in the order of `src/lib.rs`: a module may know
 /// nothing that is listed after it.
-const MAY_KNOW: [(&str, &[&str]); 23] = [
+const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("job", &[]),
     ("sys", &["job"]),
     ("access", &["job", "sys"]),
@@ -25,13 +25,9 @@ const MAY_KNOW: [(&str, &[&str]); 23] = [
     ("launch", &["spool", "sys"]),
     ("clean", &["sys", "launch"]),
     ("shim", &["job", "spool", "sys", "escape"]),
-    ("policy", &["job", "sys"]),
     ("store", &["access", "job", "sys"]),
     ("output", &["job", "spool", "store", "sys"]),
-    (
-        "supervisor",
-        &["job", "spool", "policy", "store", "output", "sys"],
-    ),
+    ("supervisor", &["job", "spool", "store", "output", "sys"]),
     (
         "scheduler",
         &["job", "spool", "store", "output", "supervisor", "sys"],
@@ -52,7 +48,6 @@ const MAY_KNOW: [(&str, &[&str]); 23] = [
             "notices",
             "job",
             "spool",
-            "policy",
             "store",
             "output",
             "supervisor",
@@ -101,8 +96,6 @@ const CLIENT_MAY_KNOW: &[&str] = &[
     "data_dir",
     "escape",
     "launch",
-    // A policy is tried and checked without a server.
-    "policy",
     // A flow's file is checked as the server would, before anything is submitted.
     "output::Pattern",
 ];

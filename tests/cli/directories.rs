@@ -17,7 +17,7 @@ use std::{
 use crate::harness::{BINARY, Cli, Finished, Server, is_alive};
 
 /// Every verb, with words that it takes.
-const VERBS: [&[&str]; 28] = [
+const VERBS: [&[&str]; 27] = [
     &["run", "--", "env"],
     &["submit", "--", "true"],
     &["ls"],
@@ -39,7 +39,6 @@ const VERBS: [&[&str]; 28] = [
     &["rm", "1"],
     &["queue"],
     &["notify", "ls"],
-    &["policy", "reload"],
     &["schedule"],
     &["flow", "ls"],
     &["search", "x"],

@@ -113,7 +113,6 @@ pub fn submission(job: JobSpec) -> Submission {
         job: JobSpec { cwd, ..job },
         actor: "tester".into(),
         token: None,
-        policy: None,
         at: Micros(1000),
     }
 }

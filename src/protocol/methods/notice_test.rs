@@ -56,8 +56,7 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let receivers = receivers(&Params::new(&params, &KEYS)?)?;
-    let (executor, actor) = (&caller.server.executor, caller.actor());
-    let results = executor.test_receivers(receivers, &actor).await?;
+    let results = caller.server.executor.test_receivers(receivers).await?;
     Ok(to_raw(&json!({ "results": results })))
 }
 

@@ -114,9 +114,7 @@ pub async fn execute(
         let job = executor.read_scheduled_job(job)?;
         check_size(&job, job_bytes_max(&caller.server.settings))?;
     }
-    let view = executor
-        .set_schedule(change, dry_run, &caller.actor())
-        .await?;
+    let view = executor.set_schedule(change, dry_run).await?;
     Ok(to_raw(&ScheduleJson::of(&view)))
 }
 

@@ -15,7 +15,7 @@ use super::{
     job_snapshot::WriteBatch,
     keys::DigestKey,
     tally::CountedAs,
-    view::{self, policy_text},
+    view,
 };
 use crate::{
     job::{
@@ -452,7 +452,6 @@ struct SubmissionRow<'a> {
     submitted_at: i64,
     ready_at: Option<i64>,
     token: Option<i64>,
-    policy: Option<String>,
 }
 
 impl<'a> SubmissionRow<'a> {
@@ -479,7 +478,6 @@ impl<'a> SubmissionRow<'a> {
             retry_of: submission.retry_of,
             submitted_at: submission.at.0,
             token: submission.token,
-            policy: policy_text(submission.policy.as_ref())?,
         })
     }
 }
@@ -509,7 +507,7 @@ async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<(
     sqlx::query!(
         "INSERT INTO jobs (number, id, state, queue, priority, name, labels, interactive, on_lost,
              idempotency_key, exclusive, waits_for_key, spec, notify, environment, stdin,
-             fingerprint, retry_of, submitted_at, ready_at, token, policy)
+             fingerprint, retry_of, submitted_at, ready_at, token)
          SELECT value ->> 'number', value ->> 'id', value ->> 'state', value ->> '$.spec.queue',
              value ->> '$.spec.priority', value ->> '$.spec.name', value -> '$.spec.labels',
              value ->> '$.spec.interactive', value ->> '$.spec.on_lost',
@@ -523,7 +521,7 @@ async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<(
              value ->> 'notify',
              unhex(value ->> 'environment'), value ->> 'stdin', unhex(value ->> 'fingerprint'),
              value ->> 'retry_of', value ->> 'submitted_at', value ->> 'ready_at',
-             value ->> 'token', value ->> 'policy'
+             value ->> 'token'
          FROM json_each(?1)",
         rows
     )
@@ -550,7 +548,6 @@ pub(in crate::store) fn as_submitted(submission: &Submission, outcome: SubmitOut
     let waits_until = submission.job.earliest_start(submission.at);
     Job {
         waits_until: waits_until.filter(|_| outcome.state == JobState::Scheduled),
-        policy: submission.policy.clone(),
         ..Job::submitted(
             (submission.id, outcome.number),
             outcome.state,
