@@ -179,6 +179,8 @@ settings! {
     notifications_queued_max: u64 = 1, 1..=1000;
     /// Size of the buffer in which small messages are collected before they are written, bytes.
     write_buffer_bytes: u64 = 16 << 10, 0..=(1 << 24);
+    /// File with rules that say which jobs are taken, or none for every job. It is loaded again on SIGHUP.
+    policy: Option<PathBuf> = None, ();
     /// Which log lines are written: a level (error, warn, info, debug, trace) or a filter.
     log_level: String = "info".to_owned(), ();
     /// Format of log lines: text, json, or auto (text on a terminal).

@@ -16,6 +16,7 @@ mod judge;
 mod last_input;
 mod mcp;
 mod notices;
+mod policy;
 mod query;
 mod queues;
 mod quiet;
@@ -61,6 +62,7 @@ pub use crate::output::{
     search::MATCH_BYTES_MAX,
     verify::assertions::TEXT_BYTES_MAX,
 };
+pub use crate::policy::PolicyStatus;
 pub use crate::query::{QueryAnswer, QueryParams};
 pub use crate::store::{
     Counts, Include, JobPage, ListFilter, NewToken, NoticeFilter, NoticeRef, StoredToken,

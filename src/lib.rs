@@ -28,6 +28,8 @@ pub mod clean;
 pub mod shim;
 
 // The server.
+pub mod policy;
+
 pub mod store;
 
 pub mod output;

@@ -45,6 +45,8 @@ mod opens_its_door;
 mod outlives_the_server;
 #[path = "shim/pauses.rs"]
 mod pauses;
+#[path = "shim/pins_the_program.rs"]
+mod pins_the_program;
 #[path = "shim/runs_a_job.rs"]
 mod runs_a_job;
 #[path = "shim/runs_many.rs"]

@@ -13,7 +13,7 @@ use std::{
 
 /// Every module of the crate, and what it may know, in the order of `src/lib.rs`: a module may know
 /// nothing that is listed after it.
-const MAY_KNOW: [(&str, &[&str]); 22] = [
+const MAY_KNOW: [(&str, &[&str]); 23] = [
     ("job", &[]),
     ("sys", &["job"]),
     ("access", &["job", "sys"]),
@@ -25,9 +25,13 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
     ("launch", &["spool", "sys"]),
     ("clean", &["sys", "launch"]),
     ("shim", &["job", "spool", "sys", "escape"]),
+    ("policy", &["job", "sys"]),
     ("store", &["access", "job", "sys"]),
     ("output", &["job", "spool", "store", "sys"]),
-    ("supervisor", &["job", "spool", "store", "output", "sys"]),
+    (
+        "supervisor",
+        &["job", "spool", "policy", "store", "output", "sys"],
+    ),
     (
         "scheduler",
         &["job", "spool", "store", "output", "supervisor", "sys"],
@@ -48,6 +52,7 @@ const MAY_KNOW: [(&str, &[&str]); 22] = [
             "notices",
             "job",
             "spool",
+            "policy",
             "store",
             "output",
             "supervisor",
@@ -96,6 +101,8 @@ const CLIENT_MAY_KNOW: &[&str] = &[
     "data_dir",
     "escape",
     "launch",
+    // A policy is tried and checked without a server.
+    "policy",
     // A flow's file is checked as the server would, before anything is submitted.
     "output::Pattern",
 ];

@@ -55,7 +55,7 @@ fn value_name(name: &str) -> &'static str {
     match name {
         "data_dir" => "DIR",
         "listen" => "ADDR",
-        "log_file" => "FILE",
+        "log_file" | "policy" => "FILE",
         _ if name.ends_with("_s") => "SECONDS",
         _ if name.ends_with("_ms") => "MS",
         _ if name.contains("bytes") => "BYTES",

@@ -15,10 +15,11 @@ impl Executor {
     pub async fn update(
         &self,
         job: JobRef,
-        change: JobChange,
+        mut change: JobChange,
         actor: &Actor,
     ) -> Result<Job, Error> {
         judge_change(&change, actor.principal())?;
+        self.judge_change(job, &mut change, actor).await?;
         match self.inner.store.update(job, change, actor).await? {
             Updated::Done(job) => {
                 // It may precede other jobs now, or be in a queue with a free slot.

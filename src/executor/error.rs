@@ -39,6 +39,16 @@ pub enum Error {
         /// What was asked for, and what is allowed.
         message: String,
     },
+    /// The policy does not allow it.
+    #[error("{message}")]
+    Policy {
+        /// The rule that decided, or `default`.
+        rule: String,
+        /// The digest of the policy.
+        digest: String,
+        /// What was asked for, and what is allowed.
+        message: String,
+    },
     /// The state of the job or queue does not allow it.
     #[error("{0}")]
     Conflict(String),

@@ -91,13 +91,19 @@ impl Executor {
     }
 
     /// Sends a test to these receivers, once to each, one after the other; nothing is stored.
-    pub async fn test_receivers(&self, receivers: TestReceivers) -> Result<Vec<TestResult>, Error> {
+    pub async fn test_receivers(
+        &self,
+        receivers: TestReceivers,
+        actor: &Actor,
+    ) -> Result<Vec<TestResult>, Error> {
         let queue = match &receivers {
             TestReceivers::Queue(queue) => Some(queue.clone()),
             TestReceivers::Job(_) | TestReceivers::One(_) => None,
         };
+        let receivers = self.receivers(receivers).await?;
+        self.judge_receivers(&receivers, queue.as_deref(), actor)?;
         let mut results = Vec::new();
-        for receiver in self.receivers(receivers).await? {
+        for receiver in receivers {
             results.push(self.test_receiver(receiver, queue.as_deref()).await?);
         }
         Ok(results)

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, Notify};
 
-use super::{Actor, Error, Executor, submit::submission};
+use super::{Actor, Error, Executor};
 use crate::{
     job::{Job, JobRef, JobSpec, Micros, NewJobRefusal, Schedule, ScheduleChange, Timetable},
     store::{Fired, Firing, FiringCause, Include, RunPlan, ScheduleSet, Submission},
@@ -72,6 +72,7 @@ impl Executor {
         &self,
         change: ScheduleChange,
         dry_run: bool,
+        actor: &Actor,
     ) -> Result<ScheduleView, ScheduleError> {
         let (store, changes) = (&self.inner.store, &self.inner.schedules);
         let _alone = changes.changing.lock().await;
@@ -84,7 +85,9 @@ impl Executor {
             false => Timetable::read_new,
         };
         let timetable = read(&schedule.cron, &schedule.timezone, now)?;
+        schedule.requester = Some(actor.requester());
         let job = self.read_scheduled_job(&schedule.job)?;
+        self.judge_new_job(&job, actor)?;
         let checked = self.check_expectations(&job.expect).await;
         checked.map_err(|refusal| refusal.within("job"))?;
         self.check_queue(schedule.queue()).await?;
@@ -144,13 +147,17 @@ impl Executor {
         &self,
         name: &str,
         key: Option<&str>,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<(Job, bool), Error> {
         let schedule = self.inner.store.schedule(name).await?;
         let schedule = schedule.ok_or_else(|| no_such_schedule(name))?;
         self.refuse_without_disk_space()?;
+        // Refused as a submit would be; a value that is wrong now is told of by the run.
+        if let Ok(job) = self.read_filled_in(&schedule.job) {
+            self.judge_new_job(&job, actor)?;
+        }
         let at = clock::now();
-        let mut run = self.run_plan(&schedule, at, actor);
+        let mut run = self.run_plan(&schedule, at, &actor.for_run());
         if let (Some(key), Ok(Submission { job, .. })) = (key, &mut run.submission) {
             job.idempotency_key = Some(format!("{}:{key}", Schedule::actor(name)));
         }
@@ -181,12 +188,13 @@ impl Executor {
     /// A run of a schedule for this time: its job with the defaults that its queue has now, or why there is
     /// none. Defaults may have changed since the schedule was set; that its retries can take place was
     /// checked then.
-    pub(super) fn run_plan(&self, schedule: &Schedule, at: Micros, actor: &str) -> RunPlan {
+    pub(super) fn run_plan(&self, schedule: &Schedule, at: Micros, actor: &Actor) -> RunPlan {
         let job = self.read_filled_in(&schedule.job);
         let submission = job
             .map_err(|refusal| refusal.within("job").to_string())
             .and_then(|job| {
-                submission(job, &Actor::server(actor)).map_err(|error| error.to_string())
+                let submission = self.submission(job, actor);
+                submission.map_err(|error| error.to_string())
             });
         RunPlan { at, submission }
     }
@@ -229,6 +237,7 @@ fn merged(change: ScheduleChange, before: Option<&Schedule>) -> Result<Schedule,
             .unwrap_or_default(),
         paused: change.paused.or(before.map(|b| b.paused)).unwrap_or(false),
         job: job.ok_or_else(|| missing("job"))?,
+        requester: None,
         revision: 0,
         next_at: before.and_then(|b| b.next_at),
         waiting: before.map(|b| b.waiting.clone()).unwrap_or_default(),

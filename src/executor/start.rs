@@ -24,6 +24,7 @@ use crate::{
     job::{JobNumber, JobState},
     notices::{NoticeSettings, Notices},
     output::{Hub, Log, Unlinker},
+    policy::{PolicyError, PolicyGuard},
     query::{Queries, QuerySettings},
     scheduler::{DueJobs, Scheduler, Wakeup, rescue::Rescuer},
     spool::{Layout, SegmentName, dropped_range, unsynced},
@@ -90,6 +91,8 @@ pub struct ExecutorSettings {
     pub retention: RetentionSettings,
     /// The bounds of deliveries of notices.
     pub notices: NoticeSettings,
+    /// The file of the policy, if there is one.
+    pub policy: Option<PathBuf>,
 }
 
 /// Why an executor cannot start.
@@ -122,6 +125,9 @@ pub enum StartError {
         /// A segment of a job with a higher number.
         segment: SegmentName,
     },
+    /// The policy cannot be put in force. Without it, more would be allowed than its author wants.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The data directory or the kernel's own files cannot be read.
     #[error("the data directory cannot be used: {0}")]
     Io(#[from] io::Error),
@@ -139,6 +145,7 @@ impl Executor {
     ) -> Result<Self, StartError> {
         refuse_missing_database(&layout)?;
         look_up_user()?;
+        let policy = load_policy(&settings)?;
         if DiskReserve::of_data_dir(layout.root())?.release_below(START_BYTES) {
             tracing::warn!(
                 "the disk is full: the disk reserve (ballast_bytes) is given up for the start"
@@ -160,6 +167,7 @@ impl Executor {
         let hub = Hub::new(arms);
         let log = Log::new(store.clone(), layout.spool());
         let ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
+        let ctx = Context { policy, ..ctx };
         let (event_sender, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, event_sender.clone(), armed);
         let (wakeup, due) = listen(&store, &hub)?;
@@ -234,6 +242,12 @@ impl Executor {
     }
 }
 
+/// Loads the policy, if there is one.
+fn load_policy(settings: &ExecutorSettings) -> Result<Option<Arc<PolicyGuard>>, PolicyError> {
+    let policy = settings.policy.as_deref().map(PolicyGuard::load);
+    Ok(policy.transpose()?.map(Arc::new))
+}
+
 /// Has every committed change of a job's state told to the job's readers, and to who looks for jobs that
 /// may start: the scheduler, and the task that waits for their times.
 fn listen(store: &Store, hub: &Hub) -> io::Result<(Wakeup, DueJobs)> {
@@ -289,6 +303,7 @@ fn context(
     let open_files_max = descriptors::open_files_max();
     Ok(Context {
         bounds: bounds(&layout, settings)?,
+        policy: None,
         unlinker: Unlinker::new(layout.spool()),
         directory: Directory::new(layout.shims()),
         shim_search: ShimSearch::new(layout.root().to_owned()),

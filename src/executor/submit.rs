@@ -60,7 +60,7 @@ impl Executor {
             .await
             .map_err(|refused| refused.error)?;
         let [job] = jobs;
-        Ok(PreparedJob(submission(job, actor)?))
+        Ok(PreparedJob(self.submission(job, actor)?))
     }
 
     /// The second half: stores it. Of several that are polled one after the other, each is handed to the
@@ -93,14 +93,18 @@ impl Executor {
         let (mut jobs, retries): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
         self.refuse_too_many_notices(&jobs)?;
         self.complete(&mut jobs, actor).await?;
-        let submissions = jobs.into_iter().zip(retries);
-        let submissions = submissions.map(|(job, retry_of)| {
+        let submissions = jobs.into_iter().zip(retries).enumerate();
+        let submissions = submissions.map(|(index, (job, retry_of))| {
+            let submission = self.submission(job, actor).map_err(|error| BatchError {
+                index: matches!(error, Error::Policy { .. }).then_some(index),
+                error,
+            })?;
             Ok(Submission {
                 retry_of,
-                ..submission(job, actor)?
+                ..submission
             })
         });
-        let submissions = submissions.collect::<Result<Vec<_>, Error>>()?;
+        let submissions = submissions.collect::<Result<Vec<_>, BatchError>>()?;
         Ok(self.inner.store.submit_many(submissions).await?)
     }
 
@@ -162,6 +166,22 @@ impl Executor {
         Ok(())
     }
 
+    /// A job with what the server decides about it: id, directory, time, and whether the policy takes it. The
+    /// jobs of all interfaces come by here.
+    pub(super) fn submission(&self, mut job: JobSpec, actor: &Actor) -> Result<Submission, Error> {
+        job.cwd.get_or_insert_with(|| supervisor::home().to_owned());
+        Ok(Submission {
+            id: JobId(uuid::Uuid::now_v7()),
+            retry_of: None,
+            fingerprint: fingerprint(&job)?,
+            policy: self.judge_new_job(&job, actor)?,
+            job,
+            actor: actor.to_string(),
+            token: actor.principal().token,
+            at: clock::now(),
+        })
+    }
+
     pub(super) fn refuse_without_disk_space(&self) -> Result<(), Error> {
         let ctx = self.inner.supervisor.context();
         let (root, min) = (ctx.layout.root(), ctx.bounds.free_bytes_min);
@@ -206,20 +226,6 @@ fn check_patterns(expect: &[Expectation]) -> Result<(), Error> {
 
 /// Most memory of all compiled patterns that a job expects, bytes.
 const PATTERNS_COMPILED_BYTES_MAX: usize = 4 << 20;
-
-/// A job with what the server decides about it: id, directory, time.
-pub(super) fn submission(mut job: JobSpec, actor: &Actor) -> Result<Submission, Error> {
-    job.cwd.get_or_insert_with(|| supervisor::home().to_owned());
-    Ok(Submission {
-        id: JobId(uuid::Uuid::now_v7()),
-        retry_of: None,
-        fingerprint: fingerprint(&job)?,
-        job,
-        actor: actor.to_string(),
-        token: actor.principal().token,
-        at: clock::now(),
-    })
-}
 
 /// The hash of what makes two submissions the same job.
 fn fingerprint(job: &JobSpec) -> Result<[u8; 32], Error> {

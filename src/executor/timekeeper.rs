@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Executor};
+use super::{Actor, Error, Executor};
 use crate::{
     job::{JobNumber, JobRef, Micros, Schedule, SkippedRun, Timetable},
     store::{Firing, FiringCause, Include},
@@ -167,7 +167,7 @@ impl Executor {
 
     /// Decides what a schedule that is due fires.
     fn firing(&self, schedule: Schedule, now: Micros) -> Firing {
-        let actor = Schedule::actor(&schedule.name);
+        let actor = Actor::schedule(&schedule);
         let firing = |cause, times: Vec<Micros>, missed: Option<(u64, SkippedRun)>| Firing {
             name: schedule.name.clone(),
             revision: schedule.revision,

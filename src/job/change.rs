@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{JobSpec, Micros, NewJobRefusal};
+use super::{JobSpec, Micros, NewJobRefusal, PolicyRecord};
 
 /// A requested change; `None` leaves a value as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct JobChange {
     pub labels: Option<BTreeMap<String, String>>,
     /// The time before which it does not start; `Some(None)`: at once.
     pub run_at: Option<Option<Micros>>,
+    /// The decision of the policy about the job as it will be.
+    pub policy: Option<PolicyRecord>,
 }
 
 /// The keys of a change in JSON.
@@ -43,6 +45,7 @@ impl JobChange {
             name: (named("name") || cleared("name")).then_some(spec.name),
             labels: (named("labels") || cleared("labels")).then_some(spec.labels),
             run_at: (named("run_at") || cleared("run_at")).then_some(spec.run_at),
+            policy: None,
         })
     }
 }
@@ -76,6 +79,7 @@ mod tests {
             name: Some(Some("n".into())),
             labels: Some([("a".into(), "b".into())].into()),
             run_at: None,
+            policy: None,
         };
         assert_eq!(all, Ok(expected));
         let run_at = |value| read(json!({"run_at": value})).map(|change| change.run_at);

@@ -22,6 +22,7 @@ pub mod policy;
 pub mod queue;
 pub mod read;
 mod refusal;
+pub mod requester;
 pub mod retention;
 pub mod retry;
 pub mod schedule;
@@ -51,6 +52,7 @@ pub use output::{Chunk, Dropped, Gap, GapReason, Offset, Stream, StreamCounts};
 pub use policy::{Leftover, OnDisconnect, OutputPolicy, WhenFull};
 pub use queue::{Queue, QueueChange};
 pub use refusal::NewJobRefusal;
+pub use requester::{PolicyRecord, Requester};
 pub use retention::{
     RetentionBounds, RetentionCandidate, RetentionCount, RetentionFilter, RetentionRule,
     RetentionScope,

@@ -3,7 +3,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{JobNumber, JobSpec, Micros, NewJobRefusal, read::NAME_BYTES_MAX, words::words};
+use super::{
+    JobNumber, JobSpec, Micros, NewJobRefusal, Requester, read::NAME_BYTES_MAX, words::words,
+};
 
 /// What happens to a run whose predecessor is not final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,6 +70,8 @@ pub struct Schedule {
     pub paused: bool,
     /// The NewJob of each run as it was given, with its secrets.
     pub job: Map<String, Value>,
+    /// Who has set it, for the policy that its runs are judged by; `None`: that is not known.
+    pub requester: Option<Requester>,
     /// Counts its changes; fences a firing that was decided before one.
     pub revision: i64,
     /// The first time that has not been looked at.

@@ -13,6 +13,7 @@ use super::{
     expectation::UnmetExpectation,
     id::{JobId, JobNumber},
     notify::{NotifyEntry, NotifySecret},
+    requester::PolicyRecord,
     schedule::ScheduledRun,
     signal,
     spec::JobSpec,
@@ -51,6 +52,9 @@ pub struct Job {
     pub retry_of: Option<JobId>,
     /// The run of a schedule that it is; `None`: somebody submitted it.
     pub schedule: Option<ScheduledRun>,
+    /// The decision of the policy by which it was taken; `None`: there was no policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyRecord>,
     /// How many attempts have started or may have; void ones do not count.
     pub attempts: u32,
     /// When it was acknowledged.
@@ -158,6 +162,7 @@ impl Job {
             stdin: None,
             retry_of,
             schedule: None,
+            policy: None,
             attempts: 0,
             submitted_at,
             started_at: None,

@@ -53,6 +53,7 @@ impl Fixture {
             fingerprint: [0; 32],
             actor: "test".to_owned(),
             token: None,
+            policy: None,
             at: Micros(1),
         };
         let submitted = self.store.submit(submission).await.expect("stored");

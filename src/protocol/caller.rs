@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{ServerState, jsonrpc::error::Refusal};
+use super::{ServerState, jsonrpc::error::Refusal, peer::Peer};
 use crate::{
     access::{Principal, Scope},
     executor::{Actor, SessionTurns as Turns},
@@ -24,6 +24,8 @@ pub struct Caller {
     pub turns: Turns,
     /// Its rights.
     principal: Mutex<Arc<Principal>>,
+    /// The user at the other end of a Unix socket.
+    uid: Option<u32>,
 }
 
 impl Caller {
@@ -39,7 +41,17 @@ impl Caller {
             interface,
             turns: Turns::default(),
             principal: Mutex::new(principal),
+            uid: None,
         }
+    }
+
+    /// The same client, at the other end of this connection.
+    pub fn at(mut self, peer: Peer) -> Self {
+        self.uid = match peer {
+            Peer::Unix { uid, .. } => Some(uid),
+            Peer::Tcp(_) => None,
+        };
+        self
     }
 
     /// The same client with the rights that one of its requests has.
@@ -50,6 +62,7 @@ impl Caller {
             interface: self.interface,
             turns: self.turns.clone(),
             principal: Mutex::new(principal),
+            uid: self.uid,
         }
     }
 
@@ -79,6 +92,7 @@ impl Caller {
 
     /// The client as the store names it, `INTERFACE:ID` such as `ws:0198…`, with its rights.
     pub fn actor(&self) -> Actor {
-        Actor::new(format!("{}:{}", self.interface, self.id), self.principal())
+        let name = format!("{}:{}", self.interface, self.id);
+        Actor::new(name, self.principal(), self.uid)
     }
 }

@@ -92,7 +92,7 @@ impl ErrorKind {
             Error::NotFound(_) => Self::NotFound,
             Error::Invalid { .. } => Self::InvalidParams,
             Error::About { error, .. } => Self::of(error),
-            Error::Forbidden { .. } => Self::Forbidden,
+            Error::Forbidden { .. } | Error::Policy { .. } => Self::Forbidden,
             Error::Conflict(_) => Self::Conflict,
             Error::Limit { .. } => Self::LimitExceeded,
             Error::Unavailable(_) | Error::Stopping => Self::Unavailable,

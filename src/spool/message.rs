@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{AttemptRef, ShimKey};
 use crate::job::{
-    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, StopRequest,
-    Survivor, WhenFull,
+    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, SpawnError,
+    StopRequest, Survivor, WhenFull,
 };
 
 /// Version of this protocol; a shim sends it in its `welcome`.
@@ -89,6 +89,28 @@ pub struct RunSpec {
     /// attempt before, which was lost. Shims of versions before this field ignore it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// What a policy has judged; nothing else is run. Shims of versions before this field ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<PinnedRun>,
+    /// Why the attempt ends before it starts. Shims of versions before this field ignore it, so the
+    /// arguments are then `/bin/false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<SpawnError>,
+}
+
+/// What a policy has judged of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedRun {
+    /// The program's file, absolute and without links; `None`: it was not found.
+    pub program: Option<String>,
+    /// The digest that the file must have, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Whether a script is executed by its path, so that it sees it.
+    #[serde(default)]
+    pub by_path: bool,
+    /// The working directory, absolute and without links.
+    pub cwd: String,
 }
 
 /// A program that a shim starts as its sibling. Strings are bytes: paths need not be UTF-8.

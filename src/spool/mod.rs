@@ -23,7 +23,9 @@ pub use beginning::{Beginning, read_beginning};
 pub use dropped_range::DroppedRange;
 pub use key::ShimKey;
 pub use layout::Layout;
-pub use message::{AnyWelcome, FromShim, Greeting, LaunchRequest, RunSpec, ShimState, ToShim};
+pub use message::{
+    AnyWelcome, FromShim, Greeting, LaunchRequest, PinnedRun, RunSpec, ShimState, ToShim,
+};
 pub use reader::{Position, SegmentReader};
 pub use record::{Record, RecordHeader, RecordKind};
 pub use segment::SegmentName;

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::access::{Reach, TokenNumber};
 use crate::job::{
     Chunk, Delivery, DependencyCondition, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId,
-    JobNumber, JobRef, JobSpec, JobState, Micros, NoticeState, Offset, Queue, Reason, StopRequest,
-    StreamCounts, UnmetExpectation,
+    JobNumber, JobRef, JobSpec, JobState, Micros, NoticeState, Offset, PolicyRecord, Queue, Reason,
+    StopRequest, StreamCounts, UnmetExpectation,
 };
 
 /// What a server start stores before it does anything else.
@@ -92,6 +92,8 @@ pub struct Submission {
     pub actor: String,
     /// The token that submits it; `None`: the administrator, or a schedule.
     pub token: Option<TokenNumber>,
+    /// The decision of the policy by which it is taken; `None`: there is no policy.
+    pub policy: Option<PolicyRecord>,
     /// When it happened, by the wall clock.
     pub at: Micros,
 }
@@ -352,6 +354,8 @@ pub struct ClaimedJob {
     pub inputs: Vec<Input>,
     /// Whether a pause was requested of the attempt before, which was lost or never ran.
     pub paused: bool,
+    /// The decision of the policy by which it was taken.
+    pub policy: Option<PolicyRecord>,
 }
 
 /// The result of one claim.

@@ -11,6 +11,7 @@ mod earlier_lines;
 mod finalize;
 mod looked;
 mod orphans;
+mod policy;
 mod probe;
 mod process;
 mod registry;
@@ -31,6 +32,7 @@ pub use directory::Directory;
 pub use finalize::{AttemptEnding, Finalized, finalize};
 pub use looked::Looked;
 pub use orphans::{Leader, Mark, OrphanSearcher, OrphanTree, SearchGuard};
+pub use policy::{PolicyRefusal, Taken, judge_job, judge_receivers};
 pub use registry::{Registry, ShimCommand};
 pub use shim_search::ShimSearch;
 pub use spawn::{forget_all_traces, starting_max};
@@ -39,6 +41,7 @@ pub use spec::{RunLimits, base_environment, home, look_up_user};
 use crate::{
     job::{Input, InputAnswer, JobNumber, StopRequest},
     output::{ArmRequest, Hub, Unlinker},
+    policy::PolicyGuard,
     spool::{Layout, ShimKey},
     store::{ClaimedJob, OpenAttempt, ShimOffer, Store},
     sys::vital::Vital,
@@ -84,6 +87,8 @@ pub struct Context {
     pub boot_id: String,
     /// Bounds that go into every run.
     pub bounds: RunLimits,
+    /// The policy, if there is one.
+    pub policy: Option<Arc<PolicyGuard>>,
     /// How long a shim may take to answer.
     pub answer: Duration,
     /// Ends all tasks of the supervisor; the shims and their jobs go on.

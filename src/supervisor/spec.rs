@@ -13,6 +13,7 @@ use nix::{
 
 use crate::{
     job::{OutputPolicy, Seconds, WhenFull},
+    policy::BASE_PATH,
     spool::RunSpec,
     store::ClaimedJob,
 };
@@ -29,9 +30,6 @@ pub struct RunLimits {
     /// What stays free on the file system, bytes.
     pub free_bytes_min: u64,
 }
-
-/// PATH of a job that sets none.
-const BASE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The mark by which a process of a job is found again. The job may use it, too.
 pub const JOB_ID_VARIABLE: &str = "CC_EXECUTOR_JOB_ID";
@@ -78,6 +76,8 @@ pub fn run_spec(
         free_bytes_min: bounds.free_bytes_min,
         stop: None,
         paused: claim.paused,
+        pinned: None,
+        refusal: None,
     }
 }
 

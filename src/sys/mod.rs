@@ -5,6 +5,7 @@ pub mod alarm;
 pub mod clock;
 pub mod descriptors;
 pub mod disk_reserve;
+pub mod file_digest;
 pub mod long_path;
 pub mod memory;
 mod mutex;

@@ -17,7 +17,7 @@ use std::{
 use crate::harness::{BINARY, Cli, Finished, Server, is_alive};
 
 /// Every verb, with words that it takes.
-const VERBS: [&[&str]; 27] = [
+const VERBS: [&[&str]; 28] = [
     &["run", "--", "env"],
     &["submit", "--", "true"],
     &["ls"],
@@ -39,6 +39,7 @@ const VERBS: [&[&str]; 27] = [
     &["rm", "1"],
     &["queue"],
     &["notify", "ls"],
+    &["policy", "reload"],
     &["schedule"],
     &["flow", "ls"],
     &["search", "x"],

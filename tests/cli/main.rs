@@ -16,6 +16,7 @@ mod in_a_job;
 mod input;
 mod manage;
 mod mcp;
+mod policy;
 mod readers;
 mod recordings;
 mod retention;

@@ -123,6 +123,7 @@ impl Scene {
             fingerprint: [0; 32],
             actor: "test".to_owned(),
             token: None,
+            policy: None,
             at: Micros(1_000_000),
         };
         let submitted = self.wait(self.store().submit(submission)).expect("stored");

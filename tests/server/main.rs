@@ -42,6 +42,7 @@ mod notices;
 mod one_server;
 mod pid_one;
 mod pids;
+mod policy;
 mod queues;
 mod quota;
 mod read;

@@ -383,6 +383,8 @@ pub fn spec(argv: &[&str]) -> RunSpec {
         free_bytes_min: 0,
         stop: None,
         paused: false,
+        pinned: None,
+        refusal: None,
     }
 }
 

@@ -81,6 +81,7 @@ async fn a_job_that_waits_is_changed_and_its_order_with_it() {
         run_at: None,
         labels: Some([("k".into(), "v".into())].into()),
         queue: Some("interactive".into()),
+        policy: None,
     };
     let Updated::Done(told) = update(&ledger, second.number, change).await else {
         panic!("not changed");

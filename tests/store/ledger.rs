@@ -113,6 +113,7 @@ pub fn submission(job: JobSpec) -> Submission {
         job: JobSpec { cwd, ..job },
         actor: "tester".into(),
         token: None,
+        policy: None,
         at: Micros(1000),
     }
 }

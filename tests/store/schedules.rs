@@ -11,6 +11,7 @@ use crate::ledger::*;
 fn schedule(name: &str, overlap: Overlap, next: i64) -> Schedule {
     let job = json!({"argv": ["true"]});
     Schedule {
+        requester: None,
         name: name.into(),
         cron: "* * * * *".into(),
         timezone: "UTC".into(),

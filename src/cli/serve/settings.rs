@@ -56,5 +56,6 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
             backoff_ms: settings.notice_backoff_ms,
             waiting_max: settings.notices_waiting_max,
         },
+        policy: settings.policy.clone(),
     }
 }

@@ -14,6 +14,7 @@ mod ls;
 mod mcp;
 mod notify;
 mod pause;
+mod policy;
 mod prune;
 mod queue;
 mod replay;
@@ -117,6 +118,8 @@ pub enum Verb {
     Backup(backup::BackupArgs),
     /// Show the settings and where they come from
     Config(config::ConfigArgs),
+    /// Try a policy of allowed commands, check it for holes, and have the server load it again
+    Policy(policy::PolicyArgs),
     /// Print the token that clients on TCP need
     Token(token::TokenArgs),
     /// Print a completion script for a shell
@@ -179,6 +182,7 @@ impl Verb {
             Self::Restart(args) => restart::restart(args).await,
             Self::Backup(args) => backup::backup(args).await,
             Self::Config(args) => config::config(args).await,
+            Self::Policy(args) => policy::policy(args).await,
             Self::Token(args) => token::token(args).await,
             Self::Completions(args) => completions::completions(args).await,
         }

@@ -18,6 +18,7 @@ use sd_notify::NotifyState;
 use serde_json::json;
 use tokio::{
     net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -166,6 +167,7 @@ async fn run(
     let tokens = Tokens::load(token, key, &executor).await?;
     let state = Arc::new(server_state(settings, claim, tokens, &sockets, executor)?);
     let socket = sockets.serve(claim, &state, mcp);
+    reload_policy_on_signal(&state).context("cannot wait for SIGHUP")?;
     if let Err(error) = write_start(claim) {
         tracing::warn!(%error, "the server's start could not be written down for `restart`");
     }
@@ -180,6 +182,25 @@ async fn run(
     let stopped = wait_for_stop(&state, socket, stop_signal).await;
     stop(&state, claim).await;
     stopped
+}
+
+/// Loads the policy again on every SIGHUP. Without a policy the signal ends the server, as it did before.
+fn reload_policy_on_signal(state: &Arc<ServerState>) -> std::io::Result<()> {
+    if state.settings.policy.is_none() {
+        return Ok(());
+    }
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (executor, stopping) = (state.executor.clone(), state.stopping.clone());
+    state.tasks.spawn(async move {
+        let reloading = async {
+            while hangup.recv().await.is_some() {
+                // The log says what was wrong.
+                let _ = executor.reload_policy();
+            }
+        };
+        stopping.run_until_cancelled(reloading).await;
+    });
+    Ok(())
 }
 
 /// Opens what another process can have taken or damaged: the addresses, the database, the spool.

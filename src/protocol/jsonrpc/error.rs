@@ -84,6 +84,7 @@ impl From<Error> for Refusal {
             Error::About { key, .. } => refusal.with("key", key),
             Error::Limit { limit, .. } => refusal.with("limit", &*limit),
             Error::Forbidden { rule, .. } => refusal.with("rule", rule),
+            Error::Policy { rule, digest, .. } => refusal.with("rule", rule).with("policy", digest),
             _ => refusal,
         }
     }

@@ -38,6 +38,7 @@ pub async fn execute(
         "disk": disk,
         "notices": info.notices,
         "principal": principal::view(&caller.principal()),
+        "policy": server.executor.policy_status(),
         "limits": limits::all(&server.settings),
     })))
 }

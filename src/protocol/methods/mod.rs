@@ -16,6 +16,7 @@ pub mod list;
 pub mod notice_list;
 pub mod notice_retry;
 pub mod notice_test;
+pub mod policy_reload;
 pub mod principal;
 pub mod prune;
 pub mod query;

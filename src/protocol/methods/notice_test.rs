@@ -56,7 +56,8 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let receivers = receivers(&Params::new(&params, &KEYS)?)?;
-    let results = caller.server.executor.test_receivers(receivers).await?;
+    let (executor, actor) = (&caller.server.executor, caller.actor());
+    let results = executor.test_receivers(receivers, &actor).await?;
     Ok(to_raw(&json!({ "results": results })))
 }
 

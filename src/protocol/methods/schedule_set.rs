@@ -114,7 +114,9 @@ pub async fn execute(
         let job = executor.read_scheduled_job(job)?;
         check_size(&job, job_bytes_max(&caller.server.settings))?;
     }
-    let view = executor.set_schedule(change, dry_run).await?;
+    let view = executor
+        .set_schedule(change, dry_run, &caller.actor())
+        .await?;
     Ok(to_raw(&ScheduleJson::of(&view)))
 }
 

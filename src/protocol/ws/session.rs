@@ -79,6 +79,7 @@ impl Session {
         let principals: Vec<_> = opened.principal.into_iter().collect();
         let principal = principals.first().cloned();
         let principal = principal.unwrap_or_else(|| Arc::new(Principal::nobody()));
+        let caller = Caller::new(server.clone(), "ws", principal).at(opened.connection.peer);
         let in_flight_max = usize::try_from(server.settings.in_flight_max).unwrap_or(1);
         Self {
             tails: Tails::new(server.settings.subscriptions_max, over.clone()),
@@ -100,7 +101,7 @@ impl Session {
             in_flight: Arc::new(Semaphore::new(in_flight_max)),
             last_received_at: Mutex::new(Instant::now()),
             over,
-            caller: Caller::new(server, "ws", principal),
+            caller,
         }
     }
 

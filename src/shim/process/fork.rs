@@ -6,11 +6,16 @@
 //! async-signal-safe: system calls, stack memory, no allocation, no panic.
 #![allow(unsafe_code)]
 
-use std::{ffi::CStr, io, os::fd::RawFd, ptr};
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::fd::RawFd,
+    ptr,
+};
 
 use nix::errno::Errno;
 
-use super::plan::{CStrings, ChildStep, Plan, REPORT_BYTES};
+use super::plan::{CStrings, ChildStep, Executable, Plan, REPORT_BYTES};
 use crate::{
     job::Stream,
     shim::log::frame,
@@ -121,7 +126,11 @@ fn child(plan: &Plan<'_>, shim: i32) -> (ChildStep, Errno) {
         }
         default_signals();
         libc::umask(plan.umask);
-        if libc::chdir(plan.cwd.as_ptr()) == -1 {
+        let entered = match plan.cwd_fd {
+            Some(fd) => libc::fchdir(fd),
+            None => libc::chdir(plan.cwd.as_ptr()),
+        };
+        if entered == -1 {
             return (ChildStep::Chdir, Errno::last());
         }
         for (to, from) in plan.stdio.iter().enumerate() {
@@ -186,15 +195,41 @@ unsafe fn default_signals() {
     }
 }
 
+/// Executes what the plan says; returns only an error.
+///
+/// # Safety
+/// The arrays of `plan` end in null pointers and point to strings that are alive.
+unsafe fn exec(plan: &Plan<'_>) -> Errno {
+    // SAFETY: as this function's.
+    match plan.executable {
+        Executable::Candidates(candidates) => unsafe { exec_first(candidates, plan) },
+        Executable::Path(path) => unsafe { exec_first(std::slice::from_ref(path), plan) },
+        Executable::Descriptor { fd, stays_open } => unsafe {
+            if stays_open && libc::fcntl(fd, libc::F_SETFD, 0) == -1 {
+                return Errno::last();
+            }
+            libc::syscall(
+                libc::SYS_execveat,
+                fd,
+                c"".as_ptr(),
+                plan.argv.pointers.as_ptr(),
+                plan.env.pointers.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            );
+            Errno::last()
+        },
+    }
+}
+
 /// execvp(3) without the shell: tries the next candidate where a file does not exist or must not be
 /// executed, and stops at any other error. Returns EACCES where a candidate was refused, else
 /// ENOENT.
 ///
 /// # Safety
 /// The arrays of `plan` end in null pointers and point to strings that are alive.
-unsafe fn exec(plan: &Plan<'_>) -> Errno {
+unsafe fn exec_first(candidates: &[CString], plan: &Plan<'_>) -> Errno {
     let mut worst = Errno::ENOENT;
-    for candidate in plan.candidates {
+    for candidate in candidates {
         // SAFETY: as this function's.
         unsafe {
             libc::execve(

@@ -3,6 +3,7 @@
 
 pub(super) mod fork;
 pub(super) mod inspect;
+pub(super) mod pinned;
 pub(super) mod pipes;
 pub(super) mod plan;
 pub(super) mod signal_tree;

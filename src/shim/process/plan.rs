@@ -66,16 +66,34 @@ impl CStrings {
     }
 }
 
+/// What a child executes.
+#[derive(Debug, Clone, Copy)]
+pub enum Executable<'a> {
+    /// The first of these paths that can be executed.
+    Candidates(&'a [CString]),
+    /// This path.
+    Path(&'a CString),
+    /// This open file.
+    Descriptor {
+        /// The file.
+        fd: RawFd,
+        /// Whether the program inherits it: the interpreter of a script opens it once more.
+        stays_open: bool,
+    },
+}
+
 /// Everything that a child needs, made before the fork.
 pub struct Plan<'a> {
-    /// What to try to execute, in order.
-    pub candidates: &'a [CString],
+    /// What to execute.
+    pub executable: Executable<'a>,
     /// Its arguments, with its name.
     pub argv: &'a CStrings,
     /// Its environment.
     pub env: &'a CStrings,
     /// Its working directory.
     pub cwd: &'a CStr,
+    /// The same as an open directory, if it was judged.
+    pub cwd_fd: Option<RawFd>,
     /// Its file mode creation mask.
     pub umask: u32,
     /// Resource, soft limit, hard limit. The child lowers both to its present hard limit.

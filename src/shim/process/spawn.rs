@@ -14,8 +14,9 @@ use nix::{
 
 use super::{
     fork,
+    pinned::{NotPinned, PinnedFiles},
     pipes::Pipes,
-    plan::{CStrings, ChildStep, Plan, REPORT_BYTES},
+    plan::{CStrings, ChildStep, Executable, Plan, REPORT_BYTES},
 };
 use crate::{
     job::{Limits, ResourceBound, SpawnError},
@@ -102,16 +103,27 @@ pub fn spawn(
     log: &AttemptLog,
     null: &OwnedFd,
 ) -> Result<Spawned, SpawnFailure> {
+    if let Some(error) = &spec.refusal {
+        return Err(SpawnFailure {
+            error: error.clone(),
+            retry: Retry::Never,
+        });
+    }
     let strings = ExecStrings::of(spec)?;
+    let pinned = pinned_files(spec)?;
     let pairs =
         PipePairs::open(has_stdin_pipe).map_err(|e| SpawnFailure::of(None, e, "create pipes"))?;
     let (segment, start_at) = log.start_position();
     let stdin = pairs.stdin.as_ref().map_or(null, |(theirs, _)| theirs);
     let pid = fork::fork(&Plan {
-        candidates: &strings.candidates,
+        executable: match &pinned {
+            Some(files) => files.executable(),
+            None => Executable::Candidates(&strings.candidates),
+        },
         argv: &strings.argv,
         env: &strings.env,
         cwd: &strings.cwd,
+        cwd_fd: pinned.as_ref().map(PinnedFiles::cwd),
         umask: spec.umask,
         limits: &resources(&spec.limits, mark),
         nice: spec.limits.nice,
@@ -129,6 +141,17 @@ pub fn spawn(
         stdin: pairs.stdin.map(|(_, ours)| ours),
         report: pairs.report.0,
     })
+}
+
+/// Opens what a policy has judged.
+fn pinned_files(spec: &RunSpec) -> Result<Option<PinnedFiles>, SpawnFailure> {
+    let word = spec.argv.first().map_or("", String::as_str);
+    let files = spec
+        .pinned
+        .as_ref()
+        .map(|pinned| PinnedFiles::open(pinned, word));
+    let files = files.transpose();
+    files.map_err(|NotPinned { errno, what }| SpawnFailure::of(None, errno, &what))
 }
 
 /// From this number on a limit means "unlimited".

@@ -60,6 +60,7 @@ mod tests {
             fingerprint: [0; 32],
             actor: "test".into(),
             token: None,
+            policy: None,
             at: Micros(0),
         };
         (Write::Submit(vec![one; jobs].into()), oneshot::channel().0)

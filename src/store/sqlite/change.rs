@@ -69,18 +69,21 @@ async fn write(
     change: &JobChange,
 ) -> sqlx::Result<()> {
     let labels = change.labels.as_ref().map(json).transpose()?;
+    let policy = view::policy_text(change.policy.as_ref())?;
     let renamed = change.name.is_some();
     let name = change.name.as_ref().and_then(Option::as_ref);
     let done = sqlx::query!(
         "UPDATE jobs SET queue = coalesce(?2, queue), priority = coalesce(?3, priority),
-             name = CASE WHEN ?4 THEN ?5 ELSE name END, labels = coalesce(?6, labels)
+             name = CASE WHEN ?4 THEN ?5 ELSE name END, labels = coalesce(?6, labels),
+             policy = coalesce(?7, policy)
          WHERE number = ?1 AND +state IN ('scheduled', 'blocked', 'queued')",
         number,
         change.queue,
         change.priority,
         renamed,
         name,
-        labels
+        labels,
+        policy
     )
     .execute(&mut *batch.conn)
     .await?;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use serde::Serialize;
 
 use super::{
-    columns::{from_json, int, json, malformed},
+    columns::{from_json, from_json_opt, int, json, malformed},
     exclusive,
     fair_queues::QueueName,
     inputs,
@@ -231,7 +231,7 @@ async fn first_jobs(
                j.interactive AS "interactive!: bool", j.on_lost AS "on_lost!: String",
                j.idempotency_key AS "idempotency_key: String", j.exclusive AS "exclusive: String",
                j.spec AS "spec!: String", j.notify AS "notify: String",
-               e.env AS "env!: String", j.stdin AS "stdin: String",
+               e.env AS "env!: String", j.stdin AS "stdin: String", j.policy AS "policy: String",
                CASE WHEN j.output_bytes = 0 THEN 0 ELSE
                    (SELECT coalesce(sum(length), 0) FROM output_chunks AS c
                     WHERE c.job = j.number AND c.gap IS NOT NULL) END AS "missing_bytes!: i64",
@@ -273,6 +273,7 @@ struct ReadyRow {
     notify: Option<String>,
     env: String,
     stdin: Option<String>,
+    policy: Option<String>,
     missing_bytes: i64,
     hash_state: Option<Vec<u8>>,
     paused: bool,
@@ -308,6 +309,7 @@ impl ReadyRow {
             job,
             inputs: Vec::new(),
             paused: self.paused,
+            policy: from_json_opt(self.policy.as_deref())?,
         };
         let step = claimed_step(&claim)?;
         Ok(ClaimCandidate { step, claim })

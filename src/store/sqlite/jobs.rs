@@ -15,7 +15,7 @@ use super::{
     job_snapshot::WriteBatch,
     keys::DigestKey,
     tally::CountedAs,
-    view,
+    view::{self, policy_text},
 };
 use crate::{
     job::{
@@ -452,6 +452,7 @@ struct SubmissionRow<'a> {
     submitted_at: i64,
     ready_at: Option<i64>,
     token: Option<i64>,
+    policy: Option<String>,
 }
 
 impl<'a> SubmissionRow<'a> {
@@ -478,6 +479,7 @@ impl<'a> SubmissionRow<'a> {
             retry_of: submission.retry_of,
             submitted_at: submission.at.0,
             token: submission.token,
+            policy: policy_text(submission.policy.as_ref())?,
         })
     }
 }
@@ -507,7 +509,7 @@ async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<(
     sqlx::query!(
         "INSERT INTO jobs (number, id, state, queue, priority, name, labels, interactive, on_lost,
              idempotency_key, exclusive, waits_for_key, spec, notify, environment, stdin,
-             fingerprint, retry_of, submitted_at, ready_at, token)
+             fingerprint, retry_of, submitted_at, ready_at, token, policy)
          SELECT value ->> 'number', value ->> 'id', value ->> 'state', value ->> '$.spec.queue',
              value ->> '$.spec.priority', value ->> '$.spec.name', value -> '$.spec.labels',
              value ->> '$.spec.interactive', value ->> '$.spec.on_lost',
@@ -521,7 +523,7 @@ async fn insert_rows(batch: &mut WriteBatch<'_>, rows: String) -> sqlx::Result<(
              value ->> 'notify',
              unhex(value ->> 'environment'), value ->> 'stdin', unhex(value ->> 'fingerprint'),
              value ->> 'retry_of', value ->> 'submitted_at', value ->> 'ready_at',
-             value ->> 'token'
+             value ->> 'token', value ->> 'policy'
          FROM json_each(?1)",
         rows
     )
@@ -548,6 +550,7 @@ pub(in crate::store) fn as_submitted(submission: &Submission, outcome: SubmitOut
     let waits_until = submission.job.earliest_start(submission.at);
     Job {
         waits_until: waits_until.filter(|_| outcome.state == JobState::Scheduled),
+        policy: submission.policy.clone(),
         ..Job::submitted(
             (submission.id, outcome.number),
             outcome.state,

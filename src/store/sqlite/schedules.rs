@@ -3,7 +3,7 @@
 use sqlx::{Sqlite, SqlitePool};
 
 use super::{
-    columns::{from_json, json, malformed},
+    columns::{from_json, from_json_opt, json, malformed},
     job_snapshot::WriteBatch,
 };
 use crate::{
@@ -19,15 +19,17 @@ pub(super) async fn set(
 ) -> sqlx::Result<ScheduleSet> {
     let (overlap, catch_up) = (schedule.overlap.name(), schedule.catch_up.name());
     let job = json(&schedule.job)?;
+    let requester = schedule.requester.as_ref().map(json).transpose()?;
     let next = schedule.next_at.map(|at| at.0);
     let done = sqlx::query!(
         "INSERT INTO schedules (name, cron, timezone, overlap, catch_up, paused, job, next_at,
-             revision)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1
+             revision, requester)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?11
          WHERE (SELECT count(*) FROM schedules) < ?10
              OR EXISTS (SELECT 1 FROM schedules AS sch WHERE sch.name = ?1)
          ON CONFLICT (name) DO UPDATE SET cron = ?2, timezone = ?3, overlap = ?4, catch_up = ?5,
-             paused = ?6, job = ?7, next_at = iif(?9, next_at, ?8), revision = revision + 1",
+             paused = ?6, job = ?7, next_at = iif(?9, next_at, ?8), revision = revision + 1,
+             requester = ?11",
         schedule.name,
         schedule.cron,
         schedule.timezone,
@@ -38,6 +40,7 @@ pub(super) async fn set(
         next,
         keeps_next,
         Schedule::COUNT_MAX,
+        requester,
     )
     .execute(&mut *batch.conn)
     .await?;
@@ -75,6 +78,7 @@ struct ScheduleRow {
     skip_at: Option<i64>,
     skip_reason: Option<String>,
     job: String,
+    requester: Option<String>,
 }
 
 impl ScheduleRow {
@@ -90,6 +94,7 @@ impl ScheduleRow {
             timezone: self.timezone,
             paused: self.paused,
             job: from_json(&self.job)?,
+            requester: from_json_opt(self.requester.as_deref())?,
             revision: self.revision,
             next_at: self.next_at.map(Micros),
             waiting: waiting.into_iter().map(Micros).collect(),
@@ -113,7 +118,8 @@ macro_rules! select_schedules {
                 sch.waiting AS "waiting!: String", sch.last_at AS "last_at: i64",
                 sch.last_job AS "last_job: i64", sch.runs AS "runs!: i64",
                 sch.skipped AS "skipped!: i64", sch.skip_at AS "skip_at: i64",
-                sch.skip_reason AS "skip_reason: String", sch.job AS "job!: String"
+                sch.skip_reason AS "skip_reason: String", sch.job AS "job!: String",
+                sch.requester AS "requester: String"
             FROM schedules AS sch "#
                 + $tail
             $(, $arg)*

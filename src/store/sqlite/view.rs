@@ -12,7 +12,7 @@ use super::{
 use crate::{
     job::{
         Exit, Expectation, Job, JobId, JobNumber, JobRef, JobSpec, JobState, Micros, NotifyEntry,
-        OnLost, ScheduledRun, StopRequest, Survivor, Usage, view::StopView,
+        OnLost, PolicyRecord, ScheduledRun, StopRequest, Survivor, Usage, view::StopView,
     },
     store::types::Include,
 };
@@ -75,6 +75,7 @@ pub(super) struct JobRow {
     pub(super) retry_of: Option<String>,
     pub(super) schedule: Option<String>,
     pub(super) schedule_at: Option<i64>,
+    pub(super) policy: Option<String>,
     pub(in crate::store) attempts: u32,
     pub(super) submitted_at: i64,
     pub(super) started_at: Option<i64>,
@@ -116,7 +117,8 @@ macro_rules! select_jobs {
                 octet_length(j.stdin) AS "stdin_bytes: i64",
                 CASE WHEN ?2 THEN j.stdin END AS "stdin: String",
                 j.retry_of AS "retry_of: String", j.schedule AS "schedule: String",
-                j.schedule_at AS "schedule_at: i64", j.attempts AS "attempts!: u32", j.submitted_at AS "submitted_at!: i64",
+                j.schedule_at AS "schedule_at: i64", j.policy AS "policy: String",
+                j.attempts AS "attempts!: u32", j.submitted_at AS "submitted_at!: i64",
                 j.started_at AS "started_at: i64", j.finished_at AS "finished_at: i64",
                 j.exit_code AS "exit_code: i32", j.signal AS "signal: i32",
                 j.output_bytes AS "output_bytes!: i64",
@@ -238,6 +240,7 @@ impl JobRow {
             stdin: include.stdin.then_some(self.stdin),
             retry_of: self.retry_of.as_deref().map(job_id).transpose()?,
             schedule: scheduled_run(self.schedule, self.schedule_at),
+            policy: from_json_opt(self.policy.as_deref())?,
             attempts: self.attempts,
             submitted_at: Micros(self.submitted_at),
             started_at: self.started_at.map(Micros),
@@ -317,6 +320,12 @@ pub(super) fn on_lost(name: &str) -> sqlx::Result<OnLost> {
 /// The entries of a job's `notify`, with their secrets.
 pub(super) fn notify(column: Option<&str>) -> sqlx::Result<Vec<NotifyEntry>> {
     from_json_opt(column).map(Option::unwrap_or_default)
+}
+
+/// The decision of the policy, as the column has it.
+pub(super) fn policy_text(policy: Option<&PolicyRecord>) -> sqlx::Result<Option<String>> {
+    let stored = policy.map(PolicyRecord::stored).transpose();
+    stored.map_err(malformed)
 }
 
 fn seconds(micros: i64) -> f64 {

@@ -456,6 +456,7 @@ mod tests {
                 fingerprint: [0; 32],
                 actor: "test".into(),
                 token: None,
+                policy: None,
                 at: Micros(0),
             }]
             .into(),

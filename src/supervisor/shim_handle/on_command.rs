@@ -9,7 +9,7 @@ use crate::{
     job::{Input, InputAnswer, Offset},
     spool::{AttemptRef, ToShim},
     supervisor::{
-        AttemptId, AttemptWatch, connection::ShimConnection, earlier_lines::lines_before,
+        AttemptId, AttemptWatch, connection::ShimConnection, earlier_lines::lines_before, policy,
         registry::ShimCommand, spec,
     },
 };
@@ -40,13 +40,16 @@ impl ShimHandle {
                 self.pauses.clear();
                 self.unrecorded = None;
                 self.registry.attach(key, &self.offer.shim);
-                let spec = spec::run_spec(
+                let mut spec = spec::run_spec(
                     &claim,
                     lines_before,
                     &self.ctx.bounds,
                     &self.ctx.instance,
                     self.ctx.layout.root(),
                 );
+                if let Some(guard) = &self.ctx.policy {
+                    policy::apply(&mut spec, guard, &claim);
+                }
                 connection.send(&ToShim::Run(Box::new(spec))).await?;
                 connection
                     .send(&ToShim::Arm {

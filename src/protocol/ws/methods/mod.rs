@@ -13,10 +13,10 @@ use crate::protocol::{
     jsonrpc::{envelope::to_raw, error::Refusal},
     methods::{
         CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, disk_usage, explain, get,
-        info, input, list, notice_list, notice_retry, notice_test, prune, query, queue_delete,
-        queue_list, queue_set, read, retention_delete, retention_list, retention_set, retry,
-        schedule_delete, schedule_list, schedule_run, schedule_set, search, token, update, verify,
-        wait,
+        info, input, list, notice_list, notice_retry, notice_test, policy_reload, prune, query,
+        queue_delete, queue_list, queue_set, read, retention_delete, retention_list, retention_set,
+        retry, schedule_delete, schedule_list, schedule_run, schedule_set, search, token, update,
+        verify, wait,
     },
     narrowing::Narrowing,
 };
@@ -312,6 +312,11 @@ static METHODS: &[Method] = &[
     Method {
         name: MethodName::of("queue.delete", &[Scope::Queues], Narrowing::Queue),
         mode: ordered!(queue_delete::execute),
+        ..CHANGES
+    },
+    Method {
+        name: MethodName::of("policy.reload", &[Scope::Admin], Narrowing::Whole),
+        mode: ordered!(policy_reload::execute),
         ..CHANGES
     },
     Method {

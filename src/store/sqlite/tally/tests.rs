@@ -33,6 +33,7 @@ fn submit(jobs: Vec<JobSpec>) -> Write {
         fingerprint: [0; 32],
         actor: "test".into(),
         token: None,
+        policy: None,
         at: Micros(0),
     };
     Write::Submit(jobs.into_iter().map(submission).collect())

@@ -1,0 +1,71 @@
+//! The predicates of a rule.
+
+/// A predicate that a job does not meet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PredicateFailure {
+    /// The predicate.
+    pub predicate: Predicate,
+    /// What the job has, and what the rule asks for.
+    pub message: String,
+}
+
+/// The predicates, in the order in which they are examined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Predicate {
+    /// Who asks.
+    Who,
+    /// Whether it is shell text, and which.
+    Shell,
+    /// The program.
+    Program,
+    /// The digest of its file.
+    Sha256,
+    /// The words after it.
+    Args,
+    /// The directory.
+    Cwd,
+    /// The variables.
+    Env,
+    /// The queue.
+    Queue,
+    /// The priority.
+    Priority,
+    /// The limit of the run time.
+    TimeoutS,
+    /// The limit of the output.
+    OutputBytes,
+}
+
+impl Predicate {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Who,
+        Self::Shell,
+        Self::Program,
+        Self::Sha256,
+        Self::Args,
+        Self::Cwd,
+        Self::Env,
+        Self::Queue,
+        Self::Priority,
+        Self::TimeoutS,
+        Self::OutputBytes,
+    ];
+
+    /// The key of a rule.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Who => "who",
+            Self::Shell => "shell",
+            Self::Program => "program",
+            Self::Sha256 => "sha256",
+            Self::Args => "args",
+            Self::Cwd => "cwd",
+            Self::Env => "env",
+            Self::Queue => "queue",
+            Self::Priority => "priority",
+            Self::TimeoutS => "timeout_s",
+            Self::OutputBytes => "output_bytes",
+        }
+    }
+}

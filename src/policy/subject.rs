@@ -1,0 +1,116 @@
+//! What is judged: a job as the kernel will be given it, and who asked for it.
+
+use std::path::{Path, PathBuf};
+
+use super::{bounds::JobBounds, words::shown};
+use crate::job::{Command, JobSpec, Requester};
+
+/// A job before it is located: what a policy needs to know of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// Who asked for it.
+    pub requester: Requester,
+    /// What is executed.
+    pub command: Command,
+    /// The directory, absolute.
+    pub cwd: String,
+    /// The PATH of the job, where it sets one.
+    pub path: Option<String>,
+    /// The names of the variables that it sets to something else than the clean base environment has.
+    pub names: Vec<String>,
+    /// What it asks for.
+    pub bounds: JobBounds,
+}
+
+impl Judged {
+    /// A job of this requester; `base` is the clean base environment, and `home` the directory of a job
+    /// that names none.
+    pub fn of(job: &JobSpec, requester: &Requester, base: &[(String, String)], home: &str) -> Self {
+        let is_base = |name: &String, value: &String| {
+            base.iter()
+                .any(|(known, same)| known == name && same == value)
+        };
+        let changed = job.env.iter().filter(|(name, value)| !is_base(name, value));
+        Self {
+            requester: requester.clone(),
+            command: job.command.clone(),
+            cwd: job.cwd.clone().unwrap_or_else(|| home.to_owned()),
+            path: job.env.get("PATH").cloned(),
+            names: changed.map(|(name, _)| name.clone()).collect(),
+            bounds: JobBounds::of(job),
+        }
+    }
+
+    /// The same with another command, in the home directory and with the base environment: a command
+    /// that the server itself runs for the job.
+    pub fn with_command(&self, argv: Vec<String>, home: &str) -> Self {
+        Self {
+            command: Command::Argv(argv),
+            cwd: home.to_owned(),
+            path: None,
+            names: Vec::new(),
+            ..self.clone()
+        }
+    }
+}
+
+/// What the first word of a job leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocatedProgram {
+    /// The word.
+    pub word: String,
+    /// The path that it names, or at which it is found by PATH; `None`: it is not found.
+    pub found: Option<PathBuf>,
+    /// The file to which that leads, without links.
+    pub real: Option<PathBuf>,
+    /// Whether the word, or the entry of PATH, is relative to the job's directory.
+    pub is_relative: bool,
+}
+
+impl LocatedProgram {
+    /// What it is, for messages.
+    pub fn text(&self) -> String {
+        let word = shown(&self.word);
+        match (&self.found, &self.real) {
+            (Some(found), Some(real)) if found == real => found.display().to_string(),
+            (Some(found), Some(real)) => format!("{} ({})", found.display(), real.display()),
+            _ => format!("{word}, which was not found"),
+        }
+    }
+}
+
+/// What is judged, with what the file system says about it.
+#[derive(Debug, Clone)]
+pub struct Subject<'a> {
+    /// The job.
+    pub job: &'a Judged,
+    /// What its first word leads to.
+    pub program: LocatedProgram,
+    /// SHA-256 of that file, in hexadecimal; `None` where no rule asks for it, or it cannot be read.
+    pub sha256: Option<String>,
+    /// The directory without links; `None` where there is none.
+    pub real_cwd: Option<PathBuf>,
+}
+
+impl Subject<'_> {
+    /// The words after the program; none for shell text, which has no words.
+    pub fn args(&self) -> &[String] {
+        match &self.job.command {
+            Command::Argv(argv) => argv.get(1..).unwrap_or_default(),
+            Command::Shell(_) => &[],
+        }
+    }
+
+    /// The shell text.
+    pub fn shell(&self) -> Option<&str> {
+        match &self.job.command {
+            Command::Argv(_) => None,
+            Command::Shell(text) => Some(text),
+        }
+    }
+
+    /// The directory as the job names it.
+    pub fn cwd(&self) -> &Path {
+        Path::new(&self.job.cwd)
+    }
+}

@@ -1,0 +1,378 @@
+//! A policy: which jobs are taken, by whichever door they come, and what a running server does when its file
+//! changes.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    harness::{Client, Server, until_true},
+    mcp::Agent,
+};
+
+const BYPASSES: &str = include_str!("../fixtures/policy/bypasses.json");
+const CI: &str = include_str!("../fixtures/policy/ci.toml");
+
+/// `echo` with any words, in two queues.
+const ECHO: &str = r#"
+[[rule]]
+id = "echo"
+decision = "allow"
+program = "/bin/echo"
+args = [{ rest = "any" }]
+env = ["LANG"]
+queue = ["default", "slow"]
+priority = 5
+"#;
+
+/// A policy's file.
+struct PolicyFile(TempDir);
+
+impl PolicyFile {
+    fn new(text: &str) -> Self {
+        let file = Self(tempfile::tempdir().expect("a temporary directory"));
+        file.write(text);
+        file
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("policy.toml")
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.path(), text).expect("written");
+        let mode = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(self.path(), mode).expect("a mode");
+    }
+
+    fn server(&self) -> Server {
+        let path = self.path();
+        Server::with(&["--policy", path.to_str().expect("text")], &[])
+    }
+}
+
+/// A refusal by the policy that is in force; names the rule.
+#[track_caller]
+fn forbidden(client: &mut Client, method: &str, params: Value) -> (String, Value) {
+    let error = client.refused(-32002, method, params);
+    let info = client.ok("server.info", json!({}));
+    assert_eq!(error["data"]["policy"], info["policy"]["digest"], "{error}");
+    let rule = error["data"]["rule"].as_str().expect("a rule").to_owned();
+    (rule, error)
+}
+
+fn stricter(id: &str) -> String {
+    format!(
+        "{ECHO}\n[[rule]]\nid = {id:?}\ndecision = \"deny\"\nargs = [\"bad\", {{ rest = \"any\" }}]\n"
+    )
+}
+
+#[test]
+fn without_a_policy_everything_is_taken_and_the_server_says_so() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let policy = client.ok("server.info", json!({}))["policy"].clone();
+    assert_eq!(policy["file"], Value::Null);
+    assert_eq!(
+        (&policy["default"], &policy["advisory"]),
+        (&json!("allow"), &json!(true))
+    );
+    let job = client.submit(json!({"shell": "true"}));
+    assert!(client.finished(&job).get("policy").is_none());
+    client.refused(-32004, "policy.reload", json!({}));
+}
+
+#[test]
+fn a_job_is_taken_with_the_rule_that_allowed_it() {
+    let file = PolicyFile::new(ECHO);
+    let server = file.server();
+    let mut client = server.connect();
+    let info = client.ok("server.info", json!({}))["policy"].clone();
+    assert_eq!(
+        (&info["rules"], &info["default"]),
+        (&json!(1), &json!("deny"))
+    );
+    assert!(info["advisory_reason"].is_string(), "{info}");
+    let job = client.submit(json!({"argv": ["echo", "a; id", "$(id)"]}));
+    let job = client.finished(&job);
+    assert_eq!(
+        (&job["state"], &job["output_bytes"]),
+        (&json!("succeeded"), &json!(12))
+    );
+    let expected = json!({"rule": "echo", "digest": info["digest"]});
+    assert_eq!(job["policy"], expected);
+    let (rule, error) = forbidden(&mut client, "job.submit", json!({"argv": ["ls"]}));
+    assert_eq!(
+        (rule.as_str(), &error["data"]["kind"]),
+        ("default", &json!("forbidden"))
+    );
+    assert_eq!(
+        client.ok("job.list", json!({}))["jobs"]
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
+}
+
+#[test]
+fn no_known_bypass_is_executed() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let root = fs::canonicalize(place.path()).expect("a path");
+    let ci = root.join("ci");
+    fs::create_dir(&ci).expect("made");
+    fs::create_dir(root.join("cier")).expect("made");
+    symlink("/etc", ci.join("link")).expect("a link");
+    fs::write(ci.join("check.py"), "").expect("written");
+    let name = ci.to_str().expect("text");
+    let file = PolicyFile::new(&CI.replace("{ci}", name));
+    let server = file.server();
+    let mut client = server.connect();
+    let bypasses: Vec<Value> =
+        serde_json::from_str(&BYPASSES.replace("{ci}", name)).expect("a table");
+    let mut judged = 0;
+    for mut bypass in bypasses {
+        let what = bypass.as_object_mut().expect("an object").remove("what");
+        if bypass.get("cwd").is_none() {
+            bypass["cwd"] = json!(name);
+        }
+        let error = match client.call("job.submit", bypass.clone()) {
+            Err(error) => error,
+            Ok(taken) => panic!("{what:?}: {bypass} was taken: {taken}"),
+        };
+        // Some are no jobs at all.
+        assert!(
+            [-32002, -32602].contains(&error["code"].as_i64().expect("a code")),
+            "{bypass}: {error}"
+        );
+        judged += i32::from(error["code"] == -32002);
+    }
+    assert!(judged >= 150, "{judged}");
+    assert_eq!(client.ok("job.list", json!({}))["jobs"], json!([]));
+}
+
+#[test]
+fn every_door_is_judged() {
+    let file = PolicyFile::new(ECHO);
+    let server = file.server();
+    let mut client = server.connect();
+    let many = json!({"jobs": [{"argv": ["echo"]}, {"argv": ["ls"]}]});
+    let (_, error) = forbidden(&mut client, "job.submit_many", many);
+    assert_eq!(error["data"]["index"], 1);
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("jobs[1]: ")),
+        "{error}"
+    );
+    assert_eq!(client.ok("job.list", json!({}))["jobs"], json!([]));
+
+    // Defaults of a queue are part of the job.
+    client.ok(
+        "queue.set",
+        json!({"queue": "slow", "defaults": {"env": {"LD_PRELOAD": "/tmp/x"}}}),
+    );
+    forbidden(
+        &mut client,
+        "job.submit",
+        json!({"argv": ["echo"], "queue": "slow"}),
+    );
+    client.ok(
+        "queue.set",
+        json!({"queue": "slow", "defaults": {"notify": [{"on": ["failed"], "argv": ["ls"]}]}}),
+    );
+    forbidden(
+        &mut client,
+        "job.submit",
+        json!({"argv": ["echo"], "queue": "slow"}),
+    );
+    forbidden(&mut client, "notice.test", json!({"queue": "slow"}));
+    client.ok(
+        "queue.set",
+        json!({"queue": "slow", "defaults": {}, "paused": true}),
+    );
+
+    // A change of a job that waits.
+    client.ok("queue.set", json!({"queue": "prod"}));
+    let job = client.submit(json!({"argv": ["echo"], "queue": "slow"}));
+    let id = job["id"].clone();
+    forbidden(
+        &mut client,
+        "job.update",
+        json!({"job": id, "queue": "prod"}),
+    );
+    forbidden(&mut client, "job.update", json!({"job": id, "priority": 6}));
+    client.ok("job.update", json!({"job": id, "priority": 5, "name": "x"}));
+
+    // Commands that the server runs itself.
+    let notify = json!([{"on": ["failed"], "argv": ["sh", "-c", "id"]}]);
+    forbidden(
+        &mut client,
+        "job.submit",
+        json!({"argv": ["echo"], "notify": notify}),
+    );
+    forbidden(
+        &mut client,
+        "notice.test",
+        json!({"argv": ["sh", "-c", "id"]}),
+    );
+
+    let schedule = json!({"name": "s", "cron": "* * * * *", "job": {"argv": ["ls"]}});
+    forbidden(&mut client, "schedule.set", schedule);
+    assert_eq!(
+        client.ok("schedule.list", json!({}))["schedules"],
+        json!([])
+    );
+}
+
+#[test]
+fn an_agent_is_refused_with_the_reason() {
+    let file = PolicyFile::new(ECHO);
+    let server = file.server();
+    let mut client = server.connect();
+    let mut agent = Agent::new(&server);
+    let (text, is_error) = agent.tool(&server, "run", json!({"command": "id"}));
+    assert!(is_error && text.contains("policy"), "{text}");
+    let (text, is_error) = agent.tool(
+        &server,
+        "run",
+        json!({"argv": ["echo", "yes"], "queue": "default"}),
+    );
+    assert!(!is_error, "{text}");
+    let jobs = client.ok("job.list", json!({}))["jobs"].clone();
+    assert_eq!(jobs.as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_retry_and_a_schedule_are_judged_by_the_policy_of_their_moment() {
+    let file = PolicyFile::new(ECHO);
+    let server = file.server();
+    let mut client = server.connect();
+    let job = client.submit(json!({"argv": ["echo", "bad"]}));
+    client.finished(&job);
+    let schedule = json!({"name": "s", "cron": "0 0 1 1 *", "job": {"argv": ["echo", "bad"]}});
+    client.ok("schedule.set", schedule);
+    file.write(&stricter("no-bad"));
+    client.ok("policy.reload", json!({}));
+    let (rule, _) = forbidden(&mut client, "job.retry", json!({"job": job["id"]}));
+    assert_eq!(rule, "no-bad");
+    forbidden(&mut client, "schedule.run", json!({"name": "s"}));
+}
+
+#[test]
+fn a_policy_that_becomes_stricter_holds_at_the_claim() {
+    let file = PolicyFile::new(ECHO);
+    let server = file.server();
+    let mut client = server.connect();
+    client.ok("queue.set", json!({"queue": "slow", "paused": true}));
+    let bad = client.submit(json!({"argv": ["echo", "bad"], "queue": "slow"}));
+    let good = client.submit(json!({"argv": ["echo", "good"], "queue": "slow"}));
+    file.write(&stricter("no-bad"));
+    client.ok("policy.reload", json!({}));
+    client.ok("queue.set", json!({"queue": "slow", "paused": false}));
+    let bad = client.finished(&bad);
+    assert_eq!(
+        (&bad["state"], &bad["reason"]),
+        (&json!("failed"), &json!("spawn"))
+    );
+    let what = bad["spawn_error"]["what"].as_str().expect("a text");
+    assert!(what.contains("no-bad"), "{what}");
+    assert_eq!(
+        (&bad["output_bytes"], &bad["started_at"]),
+        (&json!(0), &Value::Null)
+    );
+    assert_eq!(client.finished(&good)["state"], "succeeded");
+}
+
+#[test]
+fn a_program_that_leads_elsewhere_at_the_claim_is_refused() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let root = fs::canonicalize(place.path()).expect("a path");
+    let tool = root.join("tool");
+    symlink("/bin/echo", &tool).expect("a link");
+    let rule =
+        format!("[[rule]]\nid = \"t\"\ndecision = \"allow\"\nprogram = {tool:?}\nargs = []\n");
+    let file = PolicyFile::new(&rule);
+    let server = file.server();
+    let mut client = server.connect();
+    client.ok("queue.set", json!({"queue": "default", "paused": true}));
+    let job = client.submit(json!({"argv": [tool]}));
+    fs::remove_file(&tool).expect("removed");
+    symlink("/bin/sh", &tool).expect("a link");
+    client.ok("queue.set", json!({"queue": "default", "paused": false}));
+    let job = client.finished(&job);
+    assert_eq!(job["reason"], "spawn");
+    let what = job["spawn_error"]["what"].as_str().expect("a text");
+    assert!(what.contains("leads to"), "{what}");
+}
+
+#[test]
+fn a_broken_file_keeps_the_policy_and_refuses_a_start() {
+    let file = PolicyFile::new(ECHO);
+    let mut server = file.server();
+    let mut client = server.connect();
+    let digest = client.ok("server.info", json!({}))["policy"]["digest"].clone();
+    file.write("\n\n[[rule]]\nid = \"x\"\ndecision = \"maybe\"\n");
+    let error = client.refused(-32602, "policy.reload", json!({}));
+    let message = error["message"].as_str().expect("a message");
+    assert!(message.contains("policy.toml:5: "), "{message}");
+    let info = client.ok("server.info", json!({}))["policy"].clone();
+    assert_eq!(info["digest"], digest);
+    assert!(info["last_error"].is_string(), "{info}");
+    client.submit(json!({"argv": ["echo"]}));
+
+    server.stop();
+    server.launch();
+    server.readied().expect_err("a broken policy");
+    assert!(!server.ended().success());
+    assert!(
+        server.said_last().contains("policy.toml:5: "),
+        "{}",
+        server.said_last()
+    );
+    file.write(ECHO);
+    server.restart();
+}
+
+#[test]
+fn a_hangup_loads_the_policy_again() {
+    let file = PolicyFile::new(ECHO);
+    let server = file.server();
+    let mut client = server.connect();
+    client.submit(json!({"argv": ["echo", "bad"]}));
+    file.write(&stricter("no-bad"));
+    server.signal(Signal::SIGHUP);
+    until_true("the policy to be loaded", || {
+        client.ok("server.info", json!({}))["policy"]["rules"] == 2
+    });
+    forbidden(&mut client, "job.submit", json!({"argv": ["echo", "bad"]}));
+    // A broken one is told of, and the server goes on.
+    file.write("rule = 1");
+    server.signal(Signal::SIGHUP);
+    until_true("the mistake to be told", || {
+        client.ok("server.info", json!({}))["policy"]["last_error"].is_string()
+    });
+    forbidden(&mut client, "job.submit", json!({"argv": ["echo", "bad"]}));
+}
+
+#[test]
+fn a_file_that_others_may_write_is_refused() {
+    let file = PolicyFile::new(ECHO);
+    let server = file.server();
+    let mut client = server.connect();
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o666));
+    open(&file.path()).expect("a mode");
+    let error = client.refused(-32602, "policy.reload", json!({}));
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("chmod go-w")),
+        "{error}"
+    );
+    client.submit(json!({"argv": ["echo"]}));
+}
