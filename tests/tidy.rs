@@ -42,7 +42,15 @@ const MAY_KNOW: [(&str, &[&str]); 23] = [
     ),
     (
         "notices",
-        &["job", "launch", "clean", "store", "supervisor", "sys"],
+        &[
+            "job",
+            "launch",
+            "clean",
+            "policy",
+            "store",
+            "supervisor",
+            "sys",
+        ],
     ),
     (
         "executor",

@@ -53,11 +53,12 @@ impl Actor {
         &self.principal
     }
 
-    /// Who it is for the policy: its token's name, or the admin.
+    /// Who it is for the policy: its token's name, or the admin. The user of a Unix socket counts only
+    /// without a token: who shows one is not more than that.
     pub fn requester(&self) -> Requester {
         Requester {
             name: self.principal.name.to_string(),
-            uid: self.uid,
+            uid: self.uid.filter(|_| self.principal.token.is_none()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Actor, Error, Executor};
 use crate::{
-    job::{JobChange, JobRef, JobSpec, NotifyEntry, PolicyRecord},
+    job::{JobChange, JobRef, JobSpec, NotifyEntry, PolicyRecord, Requester},
     policy::{PolicyError, PolicyStatus},
     store::Include,
     supervisor::{self, PolicyRefusal},
@@ -45,17 +45,22 @@ impl Executor {
         }
     }
 
-    /// Judges a new job; `None` where there is no policy.
+    /// Judges a new job. Where there is no policy, it tells who asked for the job, as far as a later
+    /// policy would not know: `None` is the admin.
     pub(super) fn judge_new_job(
         &self,
         job: &JobSpec,
         actor: &Actor,
     ) -> Result<Option<PolicyRecord>, Error> {
-        let Some(guard) = &self.inner.supervisor.context().policy else {
-            return Ok(None);
-        };
-        let taken = supervisor::judge_job(guard, job, &actor.requester())?;
-        Ok(Some(taken.record))
+        let requester = actor.requester();
+        match &self.inner.supervisor.context().policy {
+            Some(guard) => Ok(Some(supervisor::judge_job(guard, job, &requester)?.record)),
+            None if requester.name == Requester::ADMIN => Ok(None),
+            None => Ok(Some(PolicyRecord {
+                decision: None,
+                requester,
+            })),
+        }
     }
 
     /// Judges a job as it will be after a change that the policy may ask about.

@@ -274,7 +274,8 @@ fn listen(store: &Store, hub: &Hub) -> io::Result<(Wakeup, DueJobs)> {
 /// Begins to deliver notices.
 fn start_notices(ctx: &Context, settings: NoticeSettings) -> io::Result<Notices> {
     let data_dir = ctx.layout.root().to_owned();
-    Notices::start(ctx.store.clone(), settings, data_dir, &ctx.vital)
+    let policy = ctx.policy.clone();
+    Notices::start(ctx.store.clone(), settings, data_dir, policy, &ctx.vital)
 }
 
 /// Committed before any shim is contacted: from then on shims ignore earlier servers.

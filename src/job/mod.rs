@@ -52,7 +52,7 @@ pub use output::{Chunk, Dropped, Gap, GapReason, Offset, Stream, StreamCounts};
 pub use policy::{Leftover, OnDisconnect, OutputPolicy, WhenFull};
 pub use queue::{Queue, QueueChange};
 pub use refusal::NewJobRefusal;
-pub use requester::{PolicyRecord, Requester};
+pub use requester::{PolicyDecision, PolicyRecord, Requester};
 pub use retention::{
     RetentionBounds, RetentionCandidate, RetentionCount, RetentionFilter, RetentionRule,
     RetentionScope,

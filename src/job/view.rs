@@ -53,7 +53,7 @@ pub struct Job {
     /// The run of a schedule that it is; `None`: somebody submitted it.
     pub schedule: Option<ScheduledRun>,
     /// The decision of the policy by which it was taken; `None`: there was no policy.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "PolicyRecord::has_no_decision")]
     pub policy: Option<PolicyRecord>,
     /// How many attempts have started or may have; void ones do not count.
     pub attempts: u32,

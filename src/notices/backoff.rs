@@ -65,6 +65,8 @@ mod tests {
         WaitingNotice {
             number: 1,
             job: 1,
+            queue: "default".into(),
+            requester: None,
             entry: 0,
             destination: "a".into(),
             attempts,

@@ -13,8 +13,10 @@ use super::{
     types::{DeliveryFailure, NoticeSettings},
 };
 use crate::{
-    job::{JobNumber, Micros},
+    job::{JobNumber, Micros, NotifyTarget, Requester},
+    policy::PolicyGuard,
     store::{DeliveryOutcome, NoticeTried, Store, StoreError, WaitingNotice},
+    supervisor::{self, PolicyRefusal},
     sys::{alarm::Alarm, clock, retry::until_some},
 };
 
@@ -35,6 +37,8 @@ pub struct DeliveryContext {
     pub settings: NoticeSettings,
     /// Makes the attempts.
     pub sender: NoticeSender,
+    /// Judges commands before each attempt.
+    pub policy: Option<Arc<PolicyGuard>>,
     /// No delivery begins any more.
     pub stopping: CancellationToken,
     /// Those that have begun are interrupted.
@@ -220,7 +224,10 @@ impl Deliverer {
 
 /// Makes one attempt and stores what became of it.
 async fn deliver(context: &DeliveryContext, store: &Store, notice: WaitingNotice) {
-    let sent = AssertUnwindSafe(context.sender.send(&notice.delivery));
+    let sent = AssertUnwindSafe(async {
+        check_policy(context, &notice)?;
+        context.sender.send(&notice.delivery).await
+    });
     // A notice whose delivery panics (a bug) must not stop the server again and again.
     let sent = sent.catch_unwind().await.unwrap_or_else(|_| {
         let error = "the delivery panicked (a bug; the server's log says more)";
@@ -252,6 +259,27 @@ async fn deliver(context: &DeliveryContext, store: &Store, notice: WaitingNotice
         }
     })
     .await;
+}
+
+/// Refuses a command that the policy does not allow any more. The rule may change again: the notice is tried
+/// again as after any failure.
+fn check_policy(context: &DeliveryContext, notice: &WaitingNotice) -> Result<(), DeliveryFailure> {
+    let (Some(guard), NotifyTarget::Argv(argv)) = (&context.policy, &notice.delivery.target) else {
+        return Ok(());
+    };
+    let requester = notice.requester.clone();
+    let requester = requester.unwrap_or_else(Requester::default_one);
+    let judged = supervisor::judge_receiver(guard, argv, &notice.queue, &requester);
+    judged.map_err(|refusal| {
+        let PolicyRefusal {
+            rule,
+            digest,
+            message,
+        } = refusal;
+        DeliveryFailure::new(format!(
+            "not started: {message} (rule {rule:?}, policy {digest})"
+        ))
+    })
 }
 
 fn log(notice: &WaitingNotice, outcome: &DeliveryOutcome) {

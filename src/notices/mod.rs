@@ -18,7 +18,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{job::Delivery, store::Store, sys::vital::Vital};
+use crate::{job::Delivery, policy::PolicyGuard, store::Store, sys::vital::Vital};
 use deliverer::{Deliverer, DeliveryContext, FINISH_WITHIN};
 use sender::NoticeSender;
 
@@ -45,7 +45,7 @@ struct NoticesInner {
 }
 
 impl Notices {
-    /// Begins to deliver what is due in `store`.
+    /// Begins to deliver what is due in `store`; `policy` judges commands.
     ///
     /// # Errors
     ///
@@ -54,12 +54,14 @@ impl Notices {
         store: Store,
         settings: NoticeSettings,
         data_dir: PathBuf,
+        policy: Option<Arc<PolicyGuard>>,
         vital: &Vital,
     ) -> io::Result<Self> {
         let timeout = Duration::from_secs(settings.timeout_s);
         let context = Arc::new(DeliveryContext {
             settings,
             sender: NoticeSender::new(data_dir, timeout),
+            policy,
             stopping: CancellationToken::new(),
             interrupted: CancellationToken::new(),
         });

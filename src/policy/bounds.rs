@@ -25,6 +25,17 @@ impl JobBounds {
             output_bytes: job.output.max_bytes,
         }
     }
+
+    /// What a command of a notice of a job in this queue asks for: the server itself bounds its time and
+    /// its output, below every bound of a rule.
+    pub fn of_notice(queue: String) -> Self {
+        Self {
+            queue,
+            priority: i64::MIN,
+            timeout_s: Some(0.0),
+            output_bytes: Some(0),
+        }
+    }
 }
 
 /// The most that a rule allows.

@@ -41,15 +41,16 @@ impl Judged {
         }
     }
 
-    /// The same with another command, in the home directory and with the base environment: a command
-    /// that the server itself runs for the job.
-    pub fn with_command(&self, argv: Vec<String>, home: &str) -> Self {
+    /// A command that the server itself runs to tell of a job in this queue: in the home directory, with
+    /// the base environment.
+    pub fn notice(argv: &[String], queue: &str, requester: &Requester, home: &str) -> Self {
         Self {
-            command: Command::Argv(argv),
+            requester: requester.clone(),
+            command: Command::Argv(argv.to_owned()),
             cwd: home.to_owned(),
             path: None,
             names: Vec::new(),
-            ..self.clone()
+            bounds: JobBounds::of_notice(queue.to_owned()),
         }
     }
 }
@@ -73,7 +74,9 @@ impl LocatedProgram {
         let word = shown(&self.word);
         match (&self.found, &self.real) {
             (Some(found), Some(real)) if found == real => found.display().to_string(),
-            (Some(found), Some(real)) => format!("{} ({})", found.display(), real.display()),
+            (Some(found), Some(real)) => {
+                format!("{}, which leads to {}", found.display(), real.display())
+            }
             _ => format!("{word}, which was not found"),
         }
     }

@@ -54,7 +54,7 @@ impl Caller {
         self
     }
 
-    /// The same client with the rights that one of its requests has.
+    /// The same client with the rights that one of its requests has. [`Self::at`] says where it is.
     pub fn with(&self, principal: Arc<Principal>) -> Self {
         Self {
             server: self.server.clone(),

@@ -485,7 +485,7 @@ impl Store {
         actor: &str,
     ) -> Result<Updated, StoreError> {
         self.write(
-            Write::Update(job, change, actor.to_owned()),
+            Write::Update(job, Box::new(change), actor.to_owned()),
             |result| match result {
                 WriteResult::Updated(updated) => Some(*updated),
                 _ => None,

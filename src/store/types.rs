@@ -9,7 +9,7 @@ use crate::access::{Reach, TokenNumber};
 use crate::job::{
     Chunk, Delivery, DependencyCondition, Dropped, ExitFacts, Gap, Input, InputAnswer, Job, JobId,
     JobNumber, JobRef, JobSpec, JobState, Micros, NoticeState, Offset, PolicyRecord, Queue, Reason,
-    StopRequest, StreamCounts, UnmetExpectation,
+    Requester, StopRequest, StreamCounts, UnmetExpectation,
 };
 
 /// What a server start stores before it does anything else.
@@ -786,6 +786,10 @@ pub struct WaitingNotice {
     pub number: i64,
     /// Number of the job.
     pub job: JobNumber,
+    /// The queue of the job.
+    pub queue: String,
+    /// Who asked for the job; `None`: as [`Requester::default_one`].
+    pub requester: Option<Requester>,
     /// Index of the receiver in the job's `notify`.
     pub entry: u32,
     /// What notices to the same receiver have in common.

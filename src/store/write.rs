@@ -53,7 +53,7 @@ pub enum Write {
     RequestPause(PauseRequest),
     Input(JobRef, Input),
     /// The change, and who asked for it.
-    Update(JobRef, JobChange, String),
+    Update(JobRef, Box<JobChange>, String),
     Delete(JobRef),
     /// Removes what retention does not keep, in small steps.
     Retention(RetentionWrite),

@@ -32,7 +32,7 @@ pub use directory::Directory;
 pub use finalize::{AttemptEnding, Finalized, finalize};
 pub use looked::Looked;
 pub use orphans::{Leader, Mark, OrphanSearcher, OrphanTree, SearchGuard};
-pub use policy::{PolicyRefusal, Taken, judge_job, judge_receivers};
+pub use policy::{PolicyRefusal, Taken, judge_job, judge_receiver, judge_receivers};
 pub use registry::{Registry, ShimCommand};
 pub use shim_search::ShimSearch;
 pub use spawn::{forget_all_traces, starting_max};

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use super::{base_environment, home};
 use crate::{
-    job::{Command, JobSpec, NotifyEntry, NotifyTarget, PolicyRecord, Requester, SpawnError},
+    job::{
+        JobSpec, NotifyEntry, NotifyTarget, PolicyDecision, PolicyRecord, Requester, SpawnError,
+    },
     policy::{Judged, Judgement, PolicyGuard, Subject, Verdict},
     spool::{PinnedRun, RunSpec},
     store::ClaimedJob,
@@ -39,31 +41,48 @@ pub fn judge_job(
 ) -> Result<Taken, PolicyRefusal> {
     let judged = Judged::of(job, requester, &base_environment(), home());
     let judgement = guard.judge(&judged);
-    refuse(&judgement, "")?;
-    judge_notify(guard, &judged, &job.notify)?;
+    refuse(&judgement)?;
+    judge_receivers(guard, &job.notify, &job.queue, requester)?;
     Ok(Taken {
         record: PolicyRecord {
-            rule: judgement.verdict.rule.clone(),
-            digest: judgement.digest,
+            decision: Some(PolicyDecision {
+                rule: judgement.verdict.rule.clone(),
+                digest: judgement.digest,
+            }),
             requester: requester.clone(),
         },
         pinned: pinned(&judgement.verdict, &judgement.subject),
     })
 }
 
-/// Judges commands that the server would run at once, as if a job of this queue had asked for them.
+/// Judges the commands among the receivers of notices about jobs in this queue.
 pub fn judge_receivers(
     guard: &PolicyGuard,
     receivers: &[NotifyEntry],
     queue: &str,
     requester: &Requester,
 ) -> Result<(), PolicyRefusal> {
-    let job = JobSpec {
-        queue: queue.to_owned(),
-        ..JobSpec::new(Command::Argv(Vec::new()))
-    };
-    let judged = Judged::of(&job, requester, &base_environment(), home());
-    judge_notify(guard, &judged, receivers)
+    for (index, entry) in receivers.iter().enumerate() {
+        if let NotifyTarget::Argv(argv) = &entry.target {
+            let judged = judge_receiver(guard, argv, queue, requester);
+            judged.map_err(|refusal| PolicyRefusal {
+                message: format!("notify[{index}]: {}", refusal.message),
+                ..refusal
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Judges the command of one receiver.
+pub fn judge_receiver(
+    guard: &PolicyGuard,
+    argv: &[String],
+    queue: &str,
+    requester: &Requester,
+) -> Result<(), PolicyRefusal> {
+    let command = Judged::notice(argv, queue, requester, home());
+    refuse(&guard.judge(&command))
 }
 
 /// Judges a claimed job by the policy, and pins what it may run.
@@ -87,8 +106,7 @@ pub(super) fn apply(spec: &mut RunSpec, guard: &PolicyGuard, claim: &ClaimedJob)
 
 fn judge_claim(guard: &PolicyGuard, claim: &ClaimedJob) -> Result<Taken, PolicyRefusal> {
     let record = claim.policy.as_ref();
-    // Until there was a policy, only the admin could submit.
-    let requester = record.map_or_else(|| Requester::admin(None), |one| one.requester.clone());
+    let requester = record.map_or_else(Requester::default_one, |one| one.requester.clone());
     judge_job(guard, &claim.job, &requester)
 }
 
@@ -104,27 +122,13 @@ fn as_spawn_error(refusal: &PolicyRefusal) -> SpawnError {
     }
 }
 
-fn judge_notify(
-    guard: &PolicyGuard,
-    job: &Judged,
-    notify: &[NotifyEntry],
-) -> Result<(), PolicyRefusal> {
-    for (index, entry) in notify.iter().enumerate() {
-        if let NotifyTarget::Argv(argv) = &entry.target {
-            let command = job.with_command(argv.clone(), home());
-            refuse(&guard.judge(&command), &format!("notify[{index}]: "))?;
-        }
-    }
-    Ok(())
-}
-
-fn refuse(judgement: &Judgement<'_>, place: &str) -> Result<(), PolicyRefusal> {
+fn refuse(judgement: &Judgement<'_>) -> Result<(), PolicyRefusal> {
     match judgement.refusal() {
         None => Ok(()),
         Some(why) => Err(PolicyRefusal {
             rule: judgement.verdict.rule.clone(),
             digest: judgement.digest.clone(),
-            message: format!("{place}{why}"),
+            message: why,
         }),
     }
 }

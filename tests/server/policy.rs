@@ -376,3 +376,144 @@ fn a_file_that_others_may_write_is_refused() {
     );
     client.submit(json!({"argv": ["echo"]}));
 }
+
+/// A token of this name for the queue `ci`, and a session with it.
+#[track_caller]
+fn token_session(server: &Server, name: &str) -> Client {
+    let mut admin = server.connect();
+    admin.ok("queue.set", json!({"queue": "ci"}));
+    let params = json!({"name": name, "scopes": ["read", "submit", "control"], "queues": ["ci"]});
+    let made = admin.ok("token.create", params);
+    Client::tcp(server.listen(), made["secret"].as_str())
+}
+
+/// `echo` for the token `ci` in its queue, and anything else for the admin.
+const CI_TOKEN: &str = r#"
+[[rule]]
+id = "ci-echo"
+decision = "allow"
+who = ["ci"]
+program = "/bin/echo"
+args = ["build"]
+
+[[rule]]
+id = "admin"
+decision = "allow"
+who = ["admin"]
+program = "any"
+args = [{ rest = "any" }]
+"#;
+
+#[test]
+fn a_token_and_the_policy_both_have_to_allow_it() {
+    let file = PolicyFile::new(CI_TOKEN);
+    let server = file.server();
+    let mut admin = server.connect();
+    let mut ci = token_session(&server, "ci");
+    let job = ci.submit(json!({"argv": ["echo", "build"], "queue": "ci"}));
+    assert_eq!(ci.finished(&job)["policy"]["rule"], "ci-echo");
+    // The policy allows it, the token does not.
+    let wrong_queue = json!({"argv": ["echo", "build"], "queue": "default"});
+    let error = ci.refused(-32002, "job.submit", wrong_queue);
+    assert_eq!(error["data"]["rule"], "token.queues");
+    // And the other way round, by every door that makes a job.
+    let submit = json!({"argv": ["echo", "deploy"], "queue": "ci"});
+    for (method, params) in [
+        ("job.submit", submit.clone()),
+        ("job.submit_many", json!({"jobs": [submit]})),
+    ] {
+        let error = ci.refused(-32002, method, params);
+        assert_eq!(error["data"]["rule"], "default", "{error}");
+    }
+    let of_admin = admin.submit(json!({"argv": ["echo", "deploy"], "queue": "ci"}));
+    admin.finished(&of_admin);
+    let error = ci.refused(-32002, "job.retry", json!({"job": of_admin["id"]}));
+    assert_eq!(error["data"]["rule"], "default", "{error}");
+}
+
+#[test]
+fn the_user_of_a_socket_is_not_more_than_the_token_that_it_shows() {
+    let uid = nix::unistd::geteuid();
+    let text = format!(
+        "[[rule]]\nid = \"user\"\ndecision = \"allow\"\nwho = [\"uid:{uid}\"]\n\
+         program = \"/bin/echo\"\nargs = []\n"
+    );
+    let file = PolicyFile::new(&text);
+    let server = file.server();
+    let echo = json!({"argv": ["echo"]});
+    let made = server.connect().ok(
+        "token.create",
+        json!({"name": "ci", "scopes": ["read", "submit"]}),
+    );
+    let mut client = Client::unix(&server.socket());
+    client.ok("job.submit", echo.clone());
+    client.ok("session.authenticate", json!({"token": made["secret"]}));
+    let error = client.refused(-32002, "job.submit", echo);
+    assert_eq!(error["data"]["rule"], "default", "{error}");
+}
+
+#[test]
+fn a_job_from_before_the_policy_is_judged_for_its_token() {
+    let file = PolicyFile::new(CI_TOKEN);
+    let mut server = Server::start();
+    let mut admin = server.connect();
+    admin.ok("queue.set", json!({"queue": "ci", "paused": true}));
+    let mut ci = token_session(&server, "ci");
+    let deploy = json!({"argv": ["echo", "deploy"], "queue": "ci"});
+    let (of_ci, of_admin) = (ci.submit(deploy.clone()), admin.submit(deploy));
+    assert!(ci.get(&of_ci).get("policy").is_none());
+    server.stop();
+    let policy = format!("CC_EXECUTOR_POLICY={}", file.path().display());
+    server.under(&["env", &policy]);
+    server.restart();
+    let mut admin = server.connect();
+    admin.ok("queue.set", json!({"queue": "ci", "paused": false}));
+    let refused = admin.finished(&of_ci);
+    assert_eq!(refused["reason"], "spawn");
+    let what = refused["spawn_error"]["what"].as_str().expect("a text");
+    assert!(what.contains("\"default\""), "{what}");
+    assert_eq!(admin.finished(&of_admin)["state"], "succeeded");
+}
+
+#[test]
+fn the_command_of_a_notice_is_judged_again_before_it_runs() {
+    let told = tempfile::tempdir().expect("a temporary directory");
+    let touched = told.path().join("touched");
+    let allowed = format!(
+        "{ECHO}\n[[rule]]\nid = \"tell\"\ndecision = \"allow\"\nprogram = \"/usr/bin/touch\"\n\
+         args = [{touched:?}]\ntimeout_s = 60\noutput_bytes = 1000\npriority = 0\n"
+    );
+    let file = PolicyFile::new(&allowed);
+    let server = file.server();
+    let mut client = server.connect();
+    client.ok("queue.set", json!({"queue": "default", "paused": true}));
+    let notify = json!([{"on": ["succeeded"], "argv": ["touch", touched]}]);
+    let job = json!({"argv": ["echo"], "notify": notify, "priority": 1});
+    let job = client.submit(job);
+    file.write(ECHO);
+    client.ok("policy.reload", json!({}));
+    client.ok("queue.set", json!({"queue": "default", "paused": false}));
+    // The job itself is refused at the claim, as its notices are a part of it.
+    assert_eq!(client.finished(&job)["reason"], "spawn");
+
+    file.write(&allowed);
+    client.ok("policy.reload", json!({}));
+    let gate = told.path().join("gate");
+    let waits = format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
+    let shell = "\n[[rule]]\nid = \"sh\"\ndecision = \"allow\"\nshell = \"any\"\n";
+    file.write(&format!("{allowed}{shell}"));
+    client.ok("policy.reload", json!({}));
+    let job = client.submit(json!({"shell": waits, "notify": notify}));
+    client.started(&job);
+    file.write(ECHO);
+    client.ok("policy.reload", json!({}));
+    fs::write(gate, "").expect("written");
+    assert_eq!(client.finished(&job)["state"], "succeeded");
+    let params = json!({"job": job["id"]});
+    until_true("the refusal to be stored", || {
+        let notices = client.ok("notice.list", params.clone());
+        let error = notices["notices"][0]["error"].as_str();
+        error.is_some_and(|error| error.contains("the policy does not allow it"))
+    });
+    assert!(!touched.exists());
+}

@@ -33,7 +33,12 @@ use super::{
 };
 use crate::{
     access::{Principal, Scope},
-    protocol::{ErrorKind, ServerState, caller::Caller, jsonrpc::error::Refusal},
+    protocol::{
+        ErrorKind, ServerState,
+        caller::Caller,
+        jsonrpc::error::Refusal,
+        peer::{Connection, Peer},
+    },
 };
 
 /// Methods whose requests reach the handler as unknown ones if their params have the wrong types.
@@ -59,30 +64,38 @@ pub struct McpHandler {
 impl McpHandler {
     /// The handler of a new session.
     pub fn new(server: Arc<ServerState>) -> Self {
-        Self::at(server, ToldPlace::default(), Arc::new(Principal::nobody()))
+        let nobody = Arc::new(Principal::nobody());
+        Self {
+            session: Caller::new(server, "mcp", nobody),
+            place: ToldPlace::default(),
+        }
     }
 
-    /// The same for a client that tells its place, and whose connection has these rights.
-    pub fn at(server: Arc<ServerState>, place: ToldPlace, principal: Arc<Principal>) -> Self {
+    /// The same for a client of a WebSocket, which tells its place.
+    pub fn on_socket(socket: &Caller, peer: Peer, place: ToldPlace) -> Self {
+        let caller = Caller::new(socket.server.clone(), "mcp", socket.principal());
         Self {
-            session: Caller::new(server, "mcp", principal),
+            session: caller.at(peer),
             place,
         }
     }
 
     /// The client of a request that needs these scopes; over HTTP each request has its own rights.
     fn caller(&self, context: &McpContext, scopes: &[Scope]) -> Result<Caller, Refusal> {
-        let over_http = || {
-            let parts = context.extensions.get::<Parts>()?;
-            parts.extensions.get::<Arc<Principal>>().cloned()
-        };
-        let principal = over_http().unwrap_or_else(|| self.session.principal());
+        let parts = context.extensions.get::<Parts>();
+        let over_http = parts.and_then(|parts| parts.extensions.get::<Arc<Principal>>());
+        let principal = over_http.map_or_else(|| self.session.principal(), Arc::clone);
+        let connection = parts.and_then(|parts| parts.extensions.get::<Arc<Connection>>());
         if !self.session.server.tokens.is_valid(&principal) {
             let message = "the token was revoked or replaced, or has expired";
             return Err(Refusal::new(ErrorKind::Unauthenticated, message));
         }
         principal.require(scopes)?;
-        Ok(self.session.with(principal))
+        let caller = self.session.with(principal);
+        Ok(match connection {
+            Some(connection) => caller.at(connection.peer),
+            None => caller,
+        })
     }
 
     async fn call(&self, tool: &ToolRow, call: ToolCall<'_>) -> CallToolResponse {

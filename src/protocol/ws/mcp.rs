@@ -107,8 +107,7 @@ fn read(text: &str) -> Result<ClientJsonRpcMessage, (Option<Box<RawValue>>, Refu
 pub async fn answer(session: Arc<Session>, messages: mpsc::Receiver<QueuedMessage>) {
     let over = session.over.clone();
     let place = ToldPlace::default();
-    let server = session.caller.server.clone();
-    let handler = McpHandler::at(server, place.clone(), session.caller.principal());
+    let handler = McpHandler::on_socket(&session.caller, session.connection.peer, place.clone());
     let transport = SessionTransport {
         session,
         place,

@@ -3,11 +3,11 @@
 use sqlx::SqlitePool;
 
 use super::{
-    columns::{from_json, json, malformed},
+    columns::{from_json, from_json_opt, json, malformed},
     events,
 };
 use crate::{
-    job::{Delivery, JobNumber, Micros, Notice, NoticeState, NotifyTarget, WebhookSecret},
+    job::{Delivery, JobNumber, JobSpec, Micros, Notice, NoticeState, NotifyTarget, WebhookSecret},
     store::types::{NoticeFilter, WaitingNotice},
 };
 
@@ -24,6 +24,7 @@ pub(in crate::store) async fn waiting(
     let rows = sqlx::query_as!(
         WaitingRow,
         r#"SELECT number AS "number!: i64", id AS "id!: String", job AS "job!: i64",
+               queue AS "queue: String", requester AS "requester: String",
                entry AS "entry!: u32", destination AS "destination!: String", url AS "url: String",
                argv AS "argv: String", secret AS "secret: String", body AS "body!: String",
                attempts AS "attempts!: u32", since AS "since!: i64", due_at AS "due_at!: i64"
@@ -67,6 +68,8 @@ struct WaitingRow {
     number: i64,
     id: String,
     job: JobNumber,
+    queue: Option<String>,
+    requester: Option<String>,
     entry: u32,
     destination: String,
     url: Option<String>,
@@ -89,6 +92,8 @@ impl WaitingRow {
         Ok(WaitingNotice {
             number: self.number,
             job: self.job,
+            queue: self.queue.unwrap_or_else(|| JobSpec::QUEUE.to_owned()),
+            requester: from_json_opt(self.requester.as_deref())?,
             entry: self.entry,
             destination: self.destination,
             attempts: self.attempts,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     job::{
-        Job, JobNumber, JobState, Micros, NotifyEntry, NotifySecret, NotifyTarget,
+        Job, JobNumber, JobState, Micros, NotifyEntry, NotifySecret, NotifyTarget, Requester,
         notice::{body, notice_id},
     },
     store::types::{DeliveryOutcome, NoticeRef, NoticeRetried, NoticeTried},
@@ -30,6 +30,8 @@ const KEPT_MAX: i64 = 1000;
 struct NoticeRow<'a> {
     id: String,
     job: JobNumber,
+    queue: &'a str,
+    requester: Option<&'a Requester>,
     on: JobState,
     at: i64,
     entry: u32,
@@ -82,10 +84,10 @@ async fn insert_rows(
     }
     let rows = format!("[{}]", rows.join(","));
     let done = sqlx::query!(
-        "INSERT INTO notices (id, job, on_state, at, entry, url, argv, destination, has_secret,
-             secret, body, since, due_at)
-         SELECT value ->> 'id', value ->> 'job', value ->> 'on', value ->> 'at', value ->> 'entry',
-                value ->> 'url', value ->> 'argv', value ->> 'destination',
+        "INSERT INTO notices (id, job, queue, requester, on_state, at, entry, url, argv, destination,
+             has_secret, secret, body, since, due_at)
+         SELECT value ->> 'id', value ->> 'job', value ->> 'queue', value -> 'requester',
+                value ->> 'on', value ->> 'at', value ->> 'entry', value ->> 'url', value ->> 'argv', value ->> 'destination',
                 value ->> 'secret' IS NOT NULL, value ->> 'secret', value ->> 'body',
                 value ->> 'at', value ->> 'at'
          FROM json_each(?1)",
@@ -97,7 +99,7 @@ async fn insert_rows(
 }
 
 fn row<'a>(
-    job: &Job,
+    job: &'a Job,
     receiver: &'a NotifyEntry,
     id: String,
     entry: u32,
@@ -116,6 +118,8 @@ fn row<'a>(
     Ok(NoticeRow {
         id,
         job: job.number,
+        queue: &job.spec.queue,
+        requester: job.policy.as_ref().map(|record| &record.requester),
         on: job.state,
         at: at.0,
         entry,

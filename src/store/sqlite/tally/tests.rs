@@ -343,7 +343,7 @@ impl Dice {
                     run_at: any(self).then(|| any(self).then_some(IN_2096)),
                     ..JobChange::default()
                 };
-                Write::Update(JobRef::Number(number), change, "dice".into())
+                Write::Update(JobRef::Number(number), Box::new(change), "dice".into())
             }
             12 => {
                 let (number, _) = self.job(writer, "'failed', 'cancelled'").await;
@@ -416,7 +416,7 @@ async fn the_counts_agree_with_the_database_after_any_mix_of_writes() {
     let results = writer
         .write(vec![Write::Update(
             JobRef::Number(newest),
-            change,
+            Box::new(change),
             "dice".into(),
         )])
         .await;
