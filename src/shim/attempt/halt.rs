@@ -1,7 +1,10 @@
 //! Which processes a pause has stopped, so that its end continues those and no others. It only
 //! keeps the sets; `process::signal_tree` sends the signals.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use crate::shim::process::{
     inspect::{Descendant, Identity},
@@ -11,7 +14,8 @@ use crate::shim::process::{
 /// The processes of one pause.
 #[derive(Debug, Default)]
 pub struct Halt {
-    has_begun: bool,
+    /// When the pause began to stop processes.
+    begun_at: Option<Instant>,
     /// Every process that a scan of this pause has found.
     known: Known,
     /// Every process of the last scan; exited ones included.
@@ -31,14 +35,20 @@ pub struct Halt {
 impl Halt {
     /// Whether [`Self::begin`] was called.
     pub fn has_begun(&self) -> bool {
-        self.has_begun
+        self.begun_at.is_some()
     }
 
     /// Begins the pause: every process was looked at once, and after that the whole `group` was
     /// stopped.
     pub fn begin(&mut self, group: Option<i32>) {
-        self.has_begun = true;
+        self.begun_at = Some(Instant::now());
         self.group = group;
+    }
+
+    /// How long ago the pause began; zero before it has.
+    pub fn age(&self) -> Duration {
+        self.begun_at
+            .map_or(Duration::ZERO, |begun_at| begun_at.elapsed())
     }
 
     /// Takes out the known processes; [`Self::put_known`] must put them back.

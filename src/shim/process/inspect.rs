@@ -61,11 +61,14 @@ impl Descendant {
 }
 
 /// Whether all threads of a process that was sent SIGSTOP have stopped. Until then it may be in the
-/// middle of a fork, whose child does not get that signal.
-pub fn has_come_to_rest(process: &Descendant) -> bool {
+/// middle of a fork, whose child does not get that signal. A thread in an uninterruptible wait may
+/// be so for a lock within the fork, or for a disk or the end of a vfork, which can take for ever:
+/// `waits_count` says whether such a wait counts as rest.
+pub fn has_come_to_rest(process: &Descendant, waits_count: bool) -> bool {
+    let rests = |letter| stands_still(letter) || (waits_count && letter == b'D');
     match process.stat.threads {
-        1 => stands_still(process.stat.state),
-        _ => threads(process.pid).into_iter().all(stands_still),
+        1 => rests(process.stat.state),
+        _ => threads(process.pid).into_iter().all(rests),
     }
 }
 
@@ -142,9 +145,9 @@ fn threads(pid: i32) -> Vec<u8> {
 }
 
 /// Whether a thread with this state letter does nothing that a stop would still have to end: it is
-/// stopped, held by its tracer, in an uninterruptible wait (vfork, disk), or has ended.
+/// stopped, held by its tracer, or has ended.
 fn stands_still(letter: u8) -> bool {
-    matches!(letter, b'T' | b't' | b'D' | b'Z' | b'X' | b'x')
+    matches!(letter, b'T' | b't' | b'Z' | b'X' | b'x')
 }
 
 /// `None` where the process or thread is gone.

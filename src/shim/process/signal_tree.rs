@@ -19,6 +19,11 @@ use crate::shim::attempt::halt::Halt;
 /// calls again.
 const LOOKS_FOR: Duration = Duration::from_millis(20);
 
+/// How long after its begin a pause waits for processes in an uninterruptible wait. A lock within a
+/// fork is free again far sooner; a disk or a vfork may take for ever, and the job counts as paused
+/// meanwhile: a child that appears later is stopped when its parent's wait has ended.
+const WAITS_END_WITHIN: Duration = Duration::from_millis(250);
+
 /// Result of a signal to every process.
 #[derive(Debug, Default)]
 pub struct SignalOutcome {
@@ -170,8 +175,9 @@ impl Tree {
             libc::SIGSTOP,
             |tree, known, outcome| {
                 outcome.any_runs = false;
+                let waits_count = halt.age() >= WAITS_END_WITHIN;
                 let scan = tree.visit_all(known, |process, handle| {
-                    outcome.any_runs |= !inspect::has_come_to_rest(process);
+                    outcome.any_runs |= !inspect::has_come_to_rest(process, waits_count);
                     let runs = halt.observe(process, process.is_stopped());
                     if !runs || refused.contains(&process.identity()) {
                         return;
