@@ -31,6 +31,8 @@ struct NoticeRow<'a> {
     id: String,
     job: JobNumber,
     queue: &'a str,
+    /// Left out where there is none: as JSON null it would not be NULL.
+    #[serde(skip_serializing_if = "Option::is_none")]
     requester: Option<&'a Requester>,
     on: JobState,
     at: i64,
