@@ -57,7 +57,7 @@ fn a_command_is_checked_without_a_server() {
 
     let denied = check(&["--as", "ci", "--json", "--", "/bin/ls", "/"]);
     assert_eq!(denied.code(), 1);
-    let json = denied.json();
+    let json: serde_json::Value = serde_json::from_str(&denied.out()).expect("JSON");
     assert_eq!(json["decision"], "deny");
     assert_eq!(json["rule"], "no-root");
     assert_eq!(

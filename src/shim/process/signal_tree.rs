@@ -19,10 +19,11 @@ use crate::shim::attempt::halt::Halt;
 /// calls again.
 const LOOKS_FOR: Duration = Duration::from_millis(20);
 
-/// How long after its begin a pause waits for processes in an uninterruptible wait. A lock within a
-/// fork is free again far sooner; a disk or a vfork may take for ever, and the job counts as paused
-/// meanwhile: a child that appears later is stopped when its parent's wait has ended.
-const WAITS_END_WITHIN: Duration = Duration::from_millis(250);
+/// How long after its begin a pause waits for processes in an uninterruptible wait. Most wait for a lock
+/// within a fork, which took up to 0.8 s where hundreds forked at once on two busy processors. A disk or
+/// a vfork may take for ever, and the job counts as paused meanwhile: a child that appears later is
+/// stopped when it is found.
+const WAITS_END_WITHIN: Duration = Duration::from_secs(3);
 
 /// Result of a signal to every process.
 #[derive(Debug, Default)]
