@@ -88,14 +88,19 @@ impl SignalOutcome {
 
     /// A leader that was refused at first may have changed its user since, and have received one of
     /// the signals: then it counts as reached, and so do those of the others that are not refused any
-    /// more. Those that still are, are named.
+    /// more. Those that still are, are named; so is a leader that has exited since it was refused.
     fn recheck_leader(&mut self, leader: Option<i32>) {
-        if let (Some(leader), Some(true)) = (leader, self.leader_refused)
-            && !is_refused(leader)
-        {
+        let (Some(leader), Some(true)) = (leader, self.leader_refused) else {
+            return;
+        };
+        if !is_refused(leader) {
             self.leader_refused = Some(false);
             self.is_delivered = true;
             self.refused.retain(|process| is_refused(process.pid));
+        } else if self.refused.iter().all(|process| process.pid != leader)
+            && let Ok(Some(exited)) = inspect::process(leader)
+        {
+            self.refused.insert(0, exited);
         }
     }
 }
