@@ -106,7 +106,13 @@ fn a_token_is_made_used_listed_replaced_and_revoked() {
     assert_ne!(ls(&text).code(), Some(0));
     assert_eq!(ls(&new).code(), Some(0), "{}", ls(&new).err());
     assert_eq!(token(&server, &["revoke", "ci"]).code(), 0);
-    assert_ne!(ls(&new).code(), Some(0));
+    let refused = ls(&new);
+    assert_ne!(refused.code(), Some(0));
+    assert!(
+        refused.err().contains("the token \"ci\" was revoked"),
+        "{}",
+        refused.err()
+    );
     let again = token(&server, &["revoke", "ci"]);
     assert!(
         again.code() != 0 && again.err().contains("no token"),

@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 
+use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -150,7 +151,10 @@ fn upgrade_error(error: tungstenite::Error) -> ConnectError {
         return ConnectError::BrokenOff(format!("the server broke off the connection: {error}"));
     };
     match response.status().as_u16() {
-        401 => ConnectError::Refused(NO_TOKEN.to_owned()),
+        401 => ConnectError::Refused(match detail(response.body().as_deref()) {
+            Some(why) => format!("the server refuses the token: {why}"),
+            None => NO_TOKEN.to_owned(),
+        }),
         503 => ConnectError::Busy(
             "the server has reached its limit of sessions; try again later, or raise that limit"
                 .to_owned(),
@@ -159,6 +163,12 @@ fn upgrade_error(error: tungstenite::Error) -> ConnectError {
             "the server answered HTTP {status} instead of opening a session; is it a cc-executor server, and is this host in its allowed_hosts?"
         )),
     }
+}
+
+/// The `detail` of an answer that is problem details (RFC 9457).
+fn detail(body: Option<&[u8]>) -> Option<String> {
+    let problem: Value = serde_json::from_slice(body?).ok()?;
+    problem["detail"].as_str().map(str::to_owned)
 }
 
 const OTHER_SUB_PROTOCOL: &str = "the server is of a version that does not speak this protocol; `cc-executor restart` starts it in this version (running jobs go on)";
