@@ -108,7 +108,12 @@ pub async fn answer(session: Arc<Session>, messages: mpsc::Receiver<QueuedMessag
     let over = session.over.clone();
     let place = ToldPlace::default();
     let server = session.caller.server.clone();
-    let handler = McpHandler::at(server, place.clone(), session.caller.principal());
+    let handler = McpHandler::at(
+        server,
+        place.clone(),
+        session.caller.principal(),
+        session.connection.peer,
+    );
     let transport = SessionTransport {
         session,
         place,
