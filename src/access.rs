@@ -3,6 +3,7 @@
 //! The tokens of a running server are in `protocol::tokens`, their rows in the store.
 
 pub mod caveat;
+pub mod origin;
 pub mod principal;
 pub mod rate;
 pub mod reach;
@@ -11,6 +12,7 @@ pub mod valid_clock;
 pub mod wire;
 
 pub use caveat::{Caveat, CaveatRefusal};
+pub use origin::Origin;
 pub use principal::{AccessDenied, Grant, Principal};
 pub use rate::{Rate, RateBuckets, RateRefusal};
 pub use reach::{JobPlace, OutOfReach, Reach};

@@ -14,7 +14,7 @@ mod value;
 
 pub use layers::{ConfigError, Layers, Origin};
 pub use options::SettingOptions;
-pub use value::{Listen, LogFormat, SettingValue};
+pub use value::{CheckpointSink, Listen, LogFormat, SettingValue};
 
 /// Prefix of the variables from which settings are read.
 pub const ENV_PREFIX: &str = "CC_EXECUTOR_";
@@ -181,6 +181,18 @@ settings! {
     write_buffer_bytes: u64 = 16 << 10, 0..=(1 << 24);
     /// File with rules that say which jobs are taken, or none for every job. It is loaded again on SIGHUP.
     policy: Option<PathBuf> = None, ();
+    /// Where signed checkpoints of the audit trail go: an absolute path of a file to which they are appended,
+    /// journald, command:PROGRAM ARGUMENTS for a command that gets each on its stdin, or none.
+    audit_checkpoints: CheckpointSink = CheckpointSink::None, ();
+    /// Seconds between two checkpoints, if there are new entries; there is one more at a planned stop.
+    audit_checkpoint_s: u64 = 60, 1..=86_400;
+    /// Seconds after which checkpoints are signed with a new key, and the old private key is erased.
+    audit_key_s: u64 = 3600, 1..=31_536_000;
+    /// Days that entries of the audit trail are kept, or none for ever.
+    audit_days: Option<u64> = Some(400), 1..=36_500;
+    /// Kinds of refusals (client, method and rule) that are counted apart for the audit trail; further ones
+    /// count together.
+    audit_refusal_kinds_max: u64 = 1024, 1..=1_000_000;
     /// Which log lines are written: a level (error, warn, info, debug, trace) or a filter.
     log_level: String = "info".to_owned(), ();
     /// Format of log lines: text, json, or auto (text on a terminal).

@@ -5,6 +5,7 @@
 
 mod actor;
 mod admission;
+mod audit;
 mod backup;
 mod change;
 mod control;
@@ -45,7 +46,7 @@ use self::{
     schedules::ScheduleChanges, search::Searches, usage::UsageCache, verify::Verifies,
 };
 use crate::{
-    access::Principal,
+    access::{Origin, Principal},
     job::{Job, JobNumber, JobRef, Micros},
     notices::Notices,
     output::{Hub, Log},
@@ -65,10 +66,11 @@ pub use crate::output::{
 pub use crate::policy::PolicyStatus;
 pub use crate::query::{QueryAnswer, QueryParams};
 pub use crate::store::{
-    Counts, Include, JobPage, ListFilter, NewToken, NoticeFilter, NoticeRef, StoredToken,
-    SubmitOutcome, TokenChange,
+    AuditPage, AuditRow, Counts, Include, JobPage, ListFilter, NewToken, NoticeFilter, NoticeRef,
+    StoredToken, SubmitOutcome, TokenChange,
 };
 pub use actor::Actor;
+pub use audit::{AuditSettings, CheckpointHealth};
 pub use backup::Backup;
 pub use control::Action;
 pub use disconnect::{TIED_JOBS_MAX, Tie};
@@ -107,12 +109,16 @@ pub struct Info {
     pub epoch: u64,
     /// How many notices wait for their delivery, and how many were given up.
     pub notices: NoticeTotals,
+    /// The last checkpoint of the audit trail; `None`: none are made.
+    pub audit: Option<CheckpointHealth>,
 }
 
 /// The executor. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Executor {
     inner: Arc<ExecutorInner>,
+    /// For whom it writes; `None`: for the server itself.
+    origin: Option<Arc<Origin>>,
 }
 
 #[derive(Debug)]
@@ -139,6 +145,7 @@ struct ExecutorInner {
     retention: RetentionRuns,
     usage: UsageCache,
     notices: Notices,
+    audit: audit::AuditRuns,
     started_at: Micros,
 }
 
@@ -202,6 +209,7 @@ impl Executor {
             instance: ctx.instance.clone(),
             epoch: ctx.epoch,
             notices: self.notice_totals(),
+            audit: self.checkpoint_health(),
         })
     }
 

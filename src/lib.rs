@@ -30,6 +30,8 @@ pub mod shim;
 // The server.
 pub mod policy;
 
+pub mod audit;
+
 pub mod store;
 
 pub mod output;

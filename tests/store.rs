@@ -6,6 +6,8 @@
 #[path = "store/ledger.rs"]
 mod ledger;
 
+#[path = "store/audit.rs"]
+mod audit;
 #[path = "store/batches.rs"]
 mod batches;
 #[path = "store/changes.rs"]

@@ -98,6 +98,9 @@ pub enum AccessDenied {
 }
 
 impl Principal {
+    /// The name of a client that has shown no token.
+    pub const NOBODY: &str = "nobody";
+
     /// The administrator.
     pub fn admin(ended: CancellationToken) -> Self {
         Self {
@@ -112,7 +115,7 @@ impl Principal {
     /// A client that has shown no token yet.
     pub fn nobody() -> Self {
         Self {
-            name: "nobody".into(),
+            name: Self::NOBODY.into(),
             grant: Grant {
                 scopes: Scopes::NONE,
                 ..Grant::ALL

@@ -232,6 +232,58 @@ impl SettingValue for Listen {
     }
 }
 
+/// Where the checkpoints of the audit trail go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckpointSink {
+    /// None are made.
+    None,
+    /// They are appended to this file.
+    File(PathBuf),
+    /// They go to the journal of systemd.
+    Journald,
+    /// This command gets each on its stdin.
+    Command(Vec<String>),
+}
+
+impl fmt::Display for CheckpointSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::File(path) => path.display().fmt(f),
+            Self::Journald => f.write_str("journald"),
+            Self::Command(argv) => write!(f, "command:{}", argv.join(" ")),
+        }
+    }
+}
+
+impl SettingValue for CheckpointSink {
+    type Bound = ();
+
+    fn from_text(text: &str, (): &()) -> Result<Self, String> {
+        let wrong = || {
+            "must be an absolute path, journald, command:PROGRAM ARGUMENTS (separated by spaces), or none"
+                .to_owned()
+        };
+        if let Some(words) = text.strip_prefix("command:") {
+            let argv: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+            return match argv.is_empty() {
+                true => Err(wrong()),
+                false => Ok(Self::Command(argv)),
+            };
+        }
+        match text {
+            "none" => Ok(Self::None),
+            "journald" => Ok(Self::Journald),
+            path if path.starts_with('/') => Ok(Self::File(path.into())),
+            _ => Err(wrong()),
+        }
+    }
+
+    fn show(&self) -> serde_json::Value {
+        json!(self.to_string())
+    }
+}
+
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {

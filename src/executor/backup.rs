@@ -8,6 +8,7 @@ mod draft;
 
 use std::{io, path::PathBuf, sync::Arc, time::Instant};
 
+use serde_json::json;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +69,9 @@ enum BackupFailure {
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// It is made, and the audit trail cannot say so.
+    #[error("it is made, but {0}")]
+    Unaudited(#[from] Error),
 }
 
 impl Executor {
@@ -112,6 +116,9 @@ impl Executor {
         };
         made.path = blocking(move || Ok(draft.publish())).await??;
         made.elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let target = json!({"path": made.path.display().to_string()});
+        let result = json!({"instance": made.instance, "jobs": made.jobs});
+        self.note("server.backup", target, result).await?;
         tracing::info!(path = %made.path.display(), jobs = made.jobs, bytes = made.bytes,
             elapsed_ms = made.elapsed_ms, "a backup is made");
         Ok(made)
@@ -221,6 +228,7 @@ impl BackupFailure {
             Self::Refused(DraftRefused::Io(error)) | Self::Io(error) if is_full(&error) => {
                 full(&to)
             }
+            Self::Unaudited(error) => error,
             failure => {
                 tracing::error!(to = %to, error = %failure, "a backup failed");
                 Error::Internal(format!("the backup could not be written: {failure}"))

@@ -20,7 +20,7 @@ impl Executor {
     ) -> Result<Job, Error> {
         judge_change(&change, actor.principal())?;
         self.judge_change(job, &mut change, actor).await?;
-        match self.inner.store.update(job, change, actor).await? {
+        match self.ledger().update(job, change, actor).await? {
             Updated::Done(job) => {
                 // It may precede other jobs now, or be in a queue with a free slot.
                 self.inner.wakeup.wake();
@@ -56,7 +56,7 @@ impl Executor {
     }
 
     async fn delete_whole(&self, job: JobRef) -> Result<(), Error> {
-        match self.inner.store.delete(job).await? {
+        match self.ledger().delete(job).await? {
             Deleted::Done(deleted) => {
                 let DeletedJob { job, segments } = *deleted;
                 let number = job.number;

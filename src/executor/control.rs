@@ -1,5 +1,7 @@
 //! Requests to stop, pause, resume or signal a job. All but signals are committed first, then sent.
 
+use serde_json::json;
+
 use super::{Error, Executor};
 use crate::{
     job::{Job, JobNumber, JobRef, JobState, StopCause, StopRequest, signal},
@@ -32,7 +34,7 @@ impl Executor {
             Action::Kill => self.stop_job(job, StopCause::Kill, actor).await,
             Action::Pause => self.pause(job, true, actor).await,
             Action::Resume => self.pause(job, false, actor).await,
-            Action::Signal(signal) => self.signal(job, signal).await,
+            Action::Signal(signal) => self.signal(job, signal, actor).await,
         }
     }
 
@@ -52,7 +54,7 @@ impl Executor {
             asked_at_us: clock::now().0,
             grace_ms,
         };
-        let requested = match self.inner.store.request_stop(job, request.clone()).await {
+        let requested = match self.ledger().request_stop(job, request.clone()).await {
             Err(StoreError::DiskFull) => return self.stop_unwritten(job, request).await,
             requested => requested?,
         };
@@ -102,8 +104,7 @@ impl Executor {
         let actor = actor.to_owned();
         let at = clock::now();
         match self
-            .inner
-            .store
+            .ledger()
             .request_pause(job, pause, actor.clone(), at)
             .await?
         {
@@ -134,7 +135,7 @@ impl Executor {
         }
     }
 
-    async fn signal(&self, job: JobRef, number: i32) -> Result<Job, Error> {
+    async fn signal(&self, job: JobRef, number: i32, actor: &str) -> Result<Job, Error> {
         let job = self.get(job, Include::default()).await?;
         if !job.state.is_active() {
             return Err(Error::Conflict(format!(
@@ -146,6 +147,9 @@ impl Executor {
         if job.state == JobState::Paused && signal::is_of_job_control(number) {
             return Err(Error::Conflict(not_while_paused(job.number, number)));
         }
+        let target = json!({"job": job.number});
+        let result = json!({"signal": signal::name(number), "by": actor});
+        self.note("job.signal", target, result).await?;
         let sent = self.inner.supervisor.signal(job.number, number).await;
         sent.map_err(|error| Error::Unavailable(format!("{error}; try again")))?;
         Ok(job)

@@ -30,7 +30,7 @@ impl Executor {
         let bytes = input.data.len();
         let mut silent = None;
         loop {
-            match self.inner.store.input(job, input.clone()).await? {
+            match self.ledger().input(job, input.clone()).await? {
                 InputOutcome::NotFound => return Err(Error::no_such_job(job)),
                 InputOutcome::Unfit {
                     number,

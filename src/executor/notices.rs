@@ -79,7 +79,7 @@ impl Executor {
 
     /// Makes a notice due now, with all the attempts that a new one has.
     pub async fn retry_notice(&self, notice: NoticeRef) -> Result<(), Error> {
-        match self.inner.store.retry_notice(notice, clock::now()).await? {
+        match self.ledger().retry_notice(notice, clock::now()).await? {
             NoticeRetried::Done => Ok(()),
             NoticeRetried::Delivered => Err(Error::Conflict(
                 "the notice was delivered; what it said is not kept".to_owned(),
@@ -102,6 +102,8 @@ impl Executor {
         };
         let receivers = self.receivers(receivers).await?;
         self.judge_receivers(&receivers, queue.as_deref(), actor)?;
+        let target = json!({"receivers": receivers.len(), "queue": queue});
+        self.note("notice.test", target, json!({})).await?;
         let mut results = Vec::new();
         for receiver in receivers {
             results.push(self.test_receiver(receiver, queue.as_deref()).await?);

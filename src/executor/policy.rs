@@ -1,5 +1,7 @@
 //! The policy at the entry: every door's jobs are judged here before anything is stored.
 
+use serde_json::json;
+
 use super::{Actor, Error, Executor};
 use crate::{
     job::{JobChange, JobRef, JobSpec, NotifyEntry, PolicyRecord, Requester},
@@ -23,7 +25,7 @@ impl Executor {
     /// # Errors
     ///
     /// There is no policy, or its file is wrong: then the one before stays in force.
-    pub fn reload_policy(&self) -> Result<PolicyStatus, Error> {
+    pub async fn reload_policy(&self) -> Result<PolicyStatus, Error> {
         let Some(guard) = &self.inner.supervisor.context().policy else {
             return Err(Error::Conflict(
                 "the server has no policy; start it with --policy FILE".to_owned(),
@@ -31,6 +33,7 @@ impl Executor {
         };
         match guard.reload() {
             Ok(status) => {
+                self.note_policy("policy.reload", &status).await?;
                 tracing::info!(
                     digest = status.digest,
                     rules = status.rules,
@@ -43,6 +46,17 @@ impl Executor {
                 Err(not_loaded(&error))
             }
         }
+    }
+
+    /// Adds to the audit trail which policy is in force.
+    pub(super) async fn note_policy(
+        &self,
+        action: &'static str,
+        status: &PolicyStatus,
+    ) -> Result<(), Error> {
+        let target = json!({"policy": status.digest});
+        self.note(action, target, json!({"rules": status.rules}))
+            .await
     }
 
     /// Judges a new job. Where there is no policy, it tells who asked for the job, as far as a later

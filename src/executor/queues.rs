@@ -94,7 +94,7 @@ impl Executor {
         let checked = self.check_expectations(&expect.collect::<Vec<_>>()).await;
         checked.map_err(|refusal| refusal.within("defaults"))?;
         let _alone = self.inner.defaults.changing.lock().await;
-        match self.inner.store.set_queue(change).await? {
+        match self.ledger().set_queue(change).await? {
             QueueSet::Done(queue) => {
                 self.inner.defaults.set(&queue.name, &queue.defaults);
                 self.inner.wakeup.wake();
@@ -121,7 +121,7 @@ impl Executor {
             )));
         }
         let _alone = self.inner.defaults.changing.lock().await;
-        match self.inner.store.delete_queue(name.to_owned()).await? {
+        match self.ledger().delete_queue(name.to_owned()).await? {
             QueueDeleted::Done => {
                 self.inner.defaults.set(name, &Map::new());
                 Ok(())

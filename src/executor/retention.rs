@@ -116,7 +116,7 @@ impl Executor {
 
     /// Stores a rule, or replaces the one with its name. It is applied at once.
     pub async fn set_retention_rule(&self, rule: RetentionRule) -> Result<(), Error> {
-        if self.inner.store.set_retention_rule(rule).await? {
+        if self.ledger().set_retention_rule(rule).await? {
             self.inner.retention.due.notify_one();
             return Ok(());
         }
@@ -129,12 +129,7 @@ impl Executor {
 
     /// Deletes a rule.
     pub async fn delete_retention_rule(&self, name: &str) -> Result<(), Error> {
-        match self
-            .inner
-            .store
-            .delete_retention_rule(name.to_owned())
-            .await?
-        {
+        match self.ledger().delete_retention_rule(name.to_owned()).await? {
             true => Ok(()),
             false => Err(Error::NotFound(format!(
                 "there is no rule {name:?}; a list of the rules shows which there are"

@@ -103,7 +103,7 @@ impl Executor {
             return Ok(view(schedule, now));
         }
         self.fire_before_change(&schedule.name, now).await?;
-        let stored = match store.set_schedule(schedule, keeps_next).await? {
+        let stored = match self.ledger().set_schedule(schedule, keeps_next).await? {
             ScheduleSet::Done(stored) => *stored,
             ScheduleSet::TooMany => return Err(too_many().into()),
         };
@@ -128,9 +128,8 @@ impl Executor {
 
     /// Deletes a schedule, with the runs of it that wait; its jobs stay.
     pub async fn delete_schedule(&self, name: &str) -> Result<(), Error> {
-        let (store, changes) = (&self.inner.store, &self.inner.schedules);
-        let _alone = changes.changing.lock().await;
-        match store.delete_schedule(name.to_owned()).await? {
+        let _alone = self.inner.schedules.changing.lock().await;
+        match self.ledger().delete_schedule(name.to_owned()).await? {
             true => Ok(()),
             false => Err(no_such_schedule(name)),
         }
@@ -161,7 +160,8 @@ impl Executor {
         if let (Some(key), Ok(Submission { job, .. })) = (key, &mut run.submission) {
             job.idempotency_key = Some(format!("{}:{key}", Schedule::actor(name)));
         }
-        let fired = self.inner.store.fire(Firing {
+        let ledger = self.ledger();
+        let fired = ledger.fire(Firing {
             name: schedule.name,
             revision: schedule.revision,
             cause: FiringCause::Request,

@@ -10,6 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Executor, ExecutorInner,
+    audit::{AuditRuns, AuditSettings},
     backup::Backups,
     disconnect::Ties,
     last_input::LastInputs,
@@ -93,6 +94,8 @@ pub struct ExecutorSettings {
     pub notices: NoticeSettings,
     /// The file of the policy, if there is one.
     pub policy: Option<PathBuf>,
+    /// The audit trail.
+    pub audit: AuditSettings,
 }
 
 /// Why an executor cannot start.
@@ -128,6 +131,9 @@ pub enum StartError {
     /// The policy cannot be put in force. Without it, more would be allowed than its author wants.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The audit trail cannot be continued.
+    #[error("the audit trail cannot be continued: {0}")]
+    AuditTrail(super::Error),
     /// The data directory or the kernel's own files cannot be read.
     #[error("the data directory cannot be used: {0}")]
     Io(#[from] io::Error),
@@ -202,9 +208,12 @@ impl Executor {
                 searches: Searches::new(settings.searches),
                 retention: RetentionRuns::new(settings.retention),
                 usage: UsageCache::default(),
+                audit: AuditRuns::new(settings.audit),
                 started_at: clock::now(),
             }),
+            origin: None,
         };
+        executor.note_start().await?;
         executor.spawn_tasks(scheduler, due);
         Ok(executor)
     }
@@ -224,6 +233,8 @@ impl Executor {
         ctx.vital.spawn("retention", retention);
         let keeping = self.clone().keep_time(stopping());
         ctx.vital.spawn("firing schedules", keeping);
+        let auditing = self.clone().keep_audit(stopping());
+        ctx.vital.spawn("keeping the audit trail", auditing);
     }
 
     /// Takes no more work, leaves running jobs to their shims, ends all tails and waits
@@ -238,6 +249,7 @@ impl Executor {
         {
             tracing::warn!("a backup could not be interrupted in time: its .partial is left");
         }
+        self.end_audit().await;
         self.inner.store.close().await;
     }
 }

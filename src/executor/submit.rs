@@ -66,7 +66,7 @@ impl Executor {
     /// The second half: stores it. Of several that are polled one after the other, each is handed to the
     /// store before the next.
     pub async fn submit_prepared(&self, prepared: PreparedJob) -> Result<Submitted, Error> {
-        let submitted = self.inner.store.submit(prepared.0).await?;
+        let submitted = self.ledger().submit(prepared.0).await?;
         Ok(Submitted {
             job: submitted.job,
             created: submitted.created,
@@ -105,7 +105,7 @@ impl Executor {
             })
         });
         let submissions = submissions.collect::<Result<Vec<_>, BatchError>>()?;
-        Ok(self.inner.store.submit_many(submissions).await?)
+        Ok(self.ledger().submit_many(submissions).await?)
     }
 
     /// Checks and completes what needs more than the job itself.

@@ -10,7 +10,7 @@ impl Executor {
     /// Stores a new token.
     pub async fn add_token(&self, new: NewToken) -> Result<TokenNumber, Error> {
         let name = new.name.clone();
-        match self.inner.store.add_token(new).await? {
+        match self.ledger().add_token(new).await? {
             TokenAdded::Done(number) => Ok(number),
             TokenAdded::NameTaken => Err(Error::Conflict(format!(
                 "there is a token {name:?}; take another name, or revoke or rotate that one"
@@ -29,7 +29,7 @@ impl Executor {
 
     /// Changes a token that was not revoked.
     pub async fn change_token(&self, token: TokenNumber, change: TokenChange) -> Result<(), Error> {
-        match self.inner.store.change_token(token, change).await? {
+        match self.ledger().change_token(token, change).await? {
             true => Ok(()),
             false => Err(Error::Conflict(
                 "the token was revoked meanwhile".to_owned(),

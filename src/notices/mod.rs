@@ -22,7 +22,7 @@ use crate::{job::Delivery, policy::PolicyGuard, store::Store, sys::vital::Vital}
 use deliverer::{Deliverer, DeliveryContext, FINISH_WITHIN};
 use sender::NoticeSender;
 
-pub use command::{COMMAND_ROLE, main};
+pub use command::{COMMAND_ROLE, main, run as run_command};
 pub use types::{DeliveryFailure, NoticeSettings};
 
 /// The most tests of receivers that run at a time.

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{ServerState, jsonrpc::error::Refusal, peer::Peer};
+use super::{ErrorKind, ServerState, jsonrpc::error::Refusal, peer::Peer};
 use crate::{
-    access::{Principal, Scope},
-    executor::{Actor, SessionTurns as Turns},
+    access::{Origin, Principal, Scope},
+    executor::{Actor, Executor, SessionTurns as Turns},
     job::JobRef,
     sys::lock,
 };
@@ -24,11 +24,14 @@ pub struct Caller {
     pub turns: Turns,
     /// Its rights.
     principal: Mutex<Arc<Principal>>,
-    /// The user at the other end of a Unix socket.
-    uid: Option<u32>,
+    /// The other end of its connection.
+    peer: Option<Peer>,
 }
 
 impl Caller {
+    /// The name of the interface MCP in the store.
+    pub const MCP: &str = "mcp";
+
     /// A client of a new session on `interface`.
     pub fn new(
         server: Arc<ServerState>,
@@ -41,16 +44,13 @@ impl Caller {
             interface,
             turns: Turns::default(),
             principal: Mutex::new(principal),
-            uid: None,
+            peer: None,
         }
     }
 
     /// The same client, at the other end of this connection.
     pub fn at(mut self, peer: Peer) -> Self {
-        self.uid = match peer {
-            Peer::Unix { uid, .. } => Some(uid),
-            Peer::Tcp(_) => None,
-        };
+        self.peer = Some(peer);
         self
     }
 
@@ -62,7 +62,7 @@ impl Caller {
             interface: self.interface,
             turns: self.turns.clone(),
             principal: Mutex::new(principal),
-            uid: self.uid,
+            peer: self.peer,
         }
     }
 
@@ -92,7 +92,58 @@ impl Caller {
 
     /// The client as the store names it, `INTERFACE:ID` such as `ws:0198…`, with its rights.
     pub fn actor(&self) -> Actor {
-        let name = format!("{}:{}", self.interface, self.id);
-        Actor::new(name, self.principal(), self.uid)
+        let uid = match self.peer {
+            Some(Peer::Unix { uid, .. }) => Some(uid),
+            Some(Peer::Tcp(_)) | None => None,
+        };
+        Actor::new(self.session_name(), self.principal(), uid)
     }
+
+    /// The executor for this client's requests: the audit trail names the client.
+    pub fn executor(&self) -> Executor {
+        self.server.executor.by(Arc::new(self.origin()))
+    }
+
+    /// Who the client is for the audit trail.
+    pub fn origin(&self) -> Origin {
+        let principal = self.principal();
+        let is_mcp = self.interface == Self::MCP;
+        let door = match (is_mcp, self.peer) {
+            (false, Some(Peer::Unix { .. })) => "unix",
+            (false, _) => "tcp",
+            (true, Some(Peer::Unix { .. })) => "mcp-unix",
+            (true, _) => "mcp-tcp",
+        };
+        Origin {
+            token: principal.token,
+            session: Some(self.session_name()),
+            ..origin(door, &principal.name, self.peer)
+        }
+    }
+
+    /// Counts a refusal for the audit trail, if it is one of rights or of the policy.
+    pub fn count_refusal(&self, action: &str, refusal: &Refusal) {
+        if refusal.kind == ErrorKind::Forbidden {
+            let rule = refusal.rule().unwrap_or("forbidden");
+            let executor = &self.server.executor;
+            executor.count_refusal(self.origin(), action, rule);
+        }
+    }
+
+    fn session_name(&self) -> String {
+        format!("{}:{}", self.interface, self.id)
+    }
+}
+
+/// A client of this name at the other end of a connection, as the audit trail has it.
+pub fn origin(door: &'static str, name: &str, peer: Option<Peer>) -> Origin {
+    let mut origin = Origin::within(door, name);
+    match peer {
+        Some(Peer::Unix { uid, pid, .. }) => (origin.uid, origin.pid) = (Some(uid), pid),
+        Some(Peer::Tcp(address)) => {
+            origin.peer = Some(address.ip().to_canonical().to_string());
+        }
+        None => {}
+    }
+    origin
 }

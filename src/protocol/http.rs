@@ -52,7 +52,7 @@ pub async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     if let Err((reason, problem)) = guard(&server, connection.peer, &request) {
-        server.refusals.report(connection.peer, reason);
+        server.refused(connection.peer, reason);
         return Ok(problem.into_response());
     }
     let client = server.client(connection.peer, request.headers());
@@ -99,6 +99,8 @@ async fn health(State(server): State<Arc<ServerState>>) -> Result<Json<Value>, H
         "sessions": server.sessions.count(),
         "jobs": counts(&info.counts),
         "notices": info.notices,
+        // Without the place and the reason, which are nothing for everybody.
+        "audit": info.audit.map(|audit| json!({"ok": audit.error.is_none(), "at": audit.at})),
     })))
 }
 
@@ -108,9 +110,7 @@ async fn ready(
     request: axum::extract::Request,
 ) -> Result<Json<Value>, HttpProblem> {
     if server.shown(connection.peer, &request)?.is_none() {
-        server
-            .refusals
-            .report(connection.peer, RefusalReason::NoToken);
+        server.refused(connection.peer, RefusalReason::NoToken);
         return Err(HttpProblem::new(
             ErrorKind::Unauthenticated,
             "send the token as Authorization: Bearer",

@@ -54,6 +54,7 @@ pub async fn serve_unix(listener: UnixListener, server: Arc<ServerState>, router
         let uid = credentials.uid();
         let peer = Peer::Unix {
             uid,
+            pid: credentials.pid(),
             ours: uid == own_uid || uid == 0,
         };
         match slots.take() {
@@ -98,7 +99,7 @@ async fn accept_next<T>(
 
 /// One write into an empty socket buffer, which cannot block; then the connection is closed.
 fn refuse<S: io::Write>(server: &ServerState, stream: io::Result<S>, peer: Peer) {
-    server.refusals.report(peer, RefusalReason::Connections);
+    server.refused(peer, RefusalReason::Connections);
     if let Ok(mut stream) = stream {
         let _ = stream.write(FULL);
     }
@@ -139,13 +140,13 @@ where
             served.await
         }
         () = connection.slot.displaced() => {
-            server.refusals.report(peer, RefusalReason::GaveWay);
+            server.refused(peer, RefusalReason::GaveWay);
             return;
         }
     };
     if let Err(error) = result {
         if error.is_parse() {
-            server.refusals.report(peer, RefusalReason::Malformed);
+            server.refused(peer, RefusalReason::Malformed);
         }
         tracing::debug!(%peer, %error, "a connection ended early");
     }

@@ -11,6 +11,8 @@ pub enum Peer {
     Unix {
         /// Its effective user id when it connected.
         uid: u32,
+        /// Its process id when it connected; `None` where the kernel does not tell it.
+        pid: Option<i32>,
         /// Whether that user needs no token: the server's own user, or root.
         ours: bool,
     },

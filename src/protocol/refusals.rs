@@ -64,8 +64,23 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
+    /// Whether the client lacks a right, unlike one that breaks the protocol or meets a bound.
+    pub fn is_of_rights(self) -> bool {
+        matches!(
+            self,
+            Self::Host
+                | Self::Origin
+                | Self::OtherUser
+                | Self::WrongBearer
+                | Self::WrongSubProtocol
+                | Self::WrongToken
+                | Self::NoToken
+                | Self::AuthTimeout
+        )
+    }
+
     /// The name for programs that read the log.
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
             Self::Origin => "origin",

@@ -9,12 +9,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     ErrorKind,
     auth::Bearer,
+    caller::origin,
     limits::{
         memory_budget::MemoryBudget, offload::ParserThread, rate_limit::FairQueue,
         session_slots::SessionSlots,
     },
     mcp::McpShared,
-    origin,
+    origin as host_origin,
     peer::Peer,
     problem::HttpProblem,
     refusals::{RefusalLog, RefusalReason},
@@ -48,7 +49,7 @@ pub struct ServerState {
     /// The rights of the server's own user on the Unix socket.
     pub owner: Arc<Principal>,
     /// Which Host and Origin are answered on TCP, and which Origin on the Unix socket.
-    pub origins: origin::Allowed,
+    pub origins: host_origin::Allowed,
     /// The slots for sessions.
     pub sessions: Arc<SessionSlots>,
     /// Logs refused clients.
@@ -91,6 +92,20 @@ impl ServerState {
         }
     }
 
+    /// Reports a refused client in the log; where it lacks a right, it counts for the audit trail.
+    pub fn refused(&self, peer: Peer, reason: RefusalReason) {
+        self.refusals.report(peer, reason);
+        if reason.is_of_rights() {
+            let door = match peer {
+                Peer::Unix { .. } => "unix",
+                Peer::Tcp(_) => "tcp",
+            };
+            let origin = origin(door, Principal::NOBODY, Some(peer));
+            let action = "session.authenticate";
+            self.executor.count_refusal(origin, action, reason.name());
+        }
+    }
+
     /// The client that a request has shown.
     ///
     /// # Errors
@@ -103,7 +118,7 @@ impl ServerState {
     ) -> Result<Option<Arc<Principal>>, HttpProblem> {
         let shown = request.extensions().get::<ShownClient>().cloned();
         shown.unwrap_or(Ok(None)).map_err(|wrong| {
-            self.refusals.report(peer, RefusalReason::WrongBearer);
+            self.refused(peer, RefusalReason::WrongBearer);
             HttpProblem::new(ErrorKind::Unauthenticated, wrong.to_string())
         })
     }

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 /// DATA/cc-executor.ballast  disk reserve for ends and cancels on a full disk
 /// DATA/token                the administrator's bearer token for TCP, 0600
 /// DATA/token.key            the key of all other tokens, 0600
+/// DATA/audit.key            the private key that signs checkpoints of the audit trail, 0600
+/// DATA/audit.key.next       the one that follows it, until the trail names it
 /// DATA/server.sock          the Unix socket, 0600
 /// DATA/server.log           log of a server that the CLI started
 /// DATA/sql_history          history of the prompt of `sql`, 0600
@@ -37,6 +39,10 @@ impl Layout {
     pub const TOKEN: &str = "token";
     /// Name of the file with the key of all other tokens.
     pub const TOKEN_KEY: &str = "token.key";
+    /// Name of the file with the private key that signs checkpoints of the audit trail.
+    pub const AUDIT_KEY: &str = "audit.key";
+    /// Name of the file with the key that follows it.
+    pub const AUDIT_KEY_NEXT: &str = "audit.key.next";
     /// Name of the server's Unix socket.
     pub const SOCKET: &str = "server.sock";
     /// Name of the log of a server that the CLI started.

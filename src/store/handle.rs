@@ -9,10 +9,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::sqlite::{
-    attempts,
+    self, attempts, audit,
     damage::{Checked, DamageCheck},
     dependencies, events, explain, job_snapshot, jobs,
-    keys::ShimSeed,
+    keys::{self, ShimSeed},
     list,
     listener::Listener,
     long_path::LongPath,
@@ -22,7 +22,7 @@ use super::sqlite::{
     published_counts::PublishedCounts,
     queues,
     read_gate::ReadGate,
-    reader_pool::ReaderPool,
+    reader_pool::{self, ReaderPool},
     records,
     releases::Releases,
     snapshot::{Snapshot, SnapshotError},
@@ -34,10 +34,13 @@ use super::sqlite::{
 use super::{
     types::*,
     write::{
-        ClaimRequest, PauseReport, PauseRequest, RefusalReport, VoidReport, Write, WriteResult,
+        AuditedWrite, ClaimRequest, PauseReport, PauseRequest, RefusalReport, VoidReport, Write,
+        WriteResult,
     },
 };
 use crate::{
+    access::Origin,
+    audit::ChainHead,
     job::{
         Expectation, Input, Job, JobChange, JobId, JobNumber, JobRef, JobState, Micros, Offset,
         Queue, QueueChange, StopRequest, Survivor, chain::Recorded,
@@ -58,6 +61,8 @@ const LISTS_MAX: usize = 2;
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(super) inner: Arc<StoreInner>,
+    /// Who asks for what is written through this handle; `None`: the server itself.
+    origin: Option<Arc<Origin>>,
 }
 
 #[derive(Debug)]
@@ -116,8 +121,55 @@ impl Store {
         let notices = NoticeCounts::load(&mut connections.writer).await;
         let notices = notices
             .map_err(|error| OpenError::failed(path, "cannot be read: its notices", error))?;
+        let trail = audit::head(&mut connections.writer).await;
+        let trail = trail
+            .map_err(|error| OpenError::failed(path, "cannot be read: its audit trail", error))?;
         let counts = (tally, counts, Arc::new(notices));
-        Ok(Self::over(path, connections, counts, releases))
+        Ok(Self::over(path, connections, counts, (releases, trail)))
+    }
+
+    /// Opens an existing ledger for reading, beside its server or without one, and changes nothing. Writes are refused
+    /// with `Stopping`.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or an earlier version wrote it.
+    pub async fn open_to_read(path: &Path) -> Result<Self, OpenError> {
+        let unreadable = |error: std::io::Error| OpenError::failed(path, "cannot be read", error);
+        let long_path = LongPath::to(path).map_err(unreadable)?;
+        let readers = reader_pool::connect_alone(path, &long_path).await?;
+        let older = |error: sqlite::EngineFailure| {
+            OpenError::failed(path, "has no audit trail that this version can read", error)
+        };
+        let shim_seed = {
+            let mut reader = readers.acquire().await.map_err(older)?;
+            audit::head(&mut reader).await.map_err(older)?;
+            keys::stored_shim_seed(&mut reader).await.map_err(older)?
+        };
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let inner = StoreInner {
+            // Nothing receives.
+            requests: mpsc::channel(1).0,
+            readers,
+            gate: ReadGate::default(),
+            path: path.to_owned(),
+            long_path,
+            closing: CancellationToken::new(),
+            lists: Semaphore::new(LISTS_MAX),
+            shim_seed,
+            failed: CancellationToken::new(),
+            counts: Arc::default(),
+            ends: watch::Sender::new(0),
+            notices: Arc::default(),
+            disk_reserve: DiskReserve::of_data_dir(directory).map_err(unreadable)?,
+            checked: Checked::Whole,
+            file_id: String::new(),
+            listener: Listener::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            origin: None,
+        })
     }
 
     /// The secret that the keys of this data directory's shims are derived from.
@@ -159,7 +211,7 @@ impl Store {
         path: &Path,
         connections: open::Connections,
         (tally, counts, notices): (Tally, Arc<PublishedCounts>, Arc<NoticeCounts>),
-        releases: Releases,
+        (releases, trail): (Releases, ChainHead),
     ) -> Self {
         let open::Connections {
             writer,
@@ -191,6 +243,7 @@ impl Store {
             log,
             releases,
             release_refused: false,
+            trail,
             listener: listener.clone(),
         };
         tokio::spawn(writer.run());
@@ -214,6 +267,15 @@ impl Store {
         };
         Self {
             inner: Arc::new(inner),
+            origin: None,
+        }
+    }
+
+    /// The same store for the writes of a client: the audit trail names it.
+    pub fn by(&self, origin: &Arc<Origin>) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            origin: Some(origin.clone()),
         }
     }
 
@@ -541,6 +603,8 @@ impl Store {
         pick: fn(WriteResult) -> Option<T>,
     ) -> Result<T, StoreError> {
         let (reply, result) = oneshot::channel();
+        let origin = self.origin.clone();
+        let write = AuditedWrite { write, origin };
         match self
             .inner
             .requests

@@ -2,6 +2,8 @@
 //!
 //! It builds on the types of `job`. Shims, the spool's files and the interfaces are outside of it.
 
+mod audit;
+mod audit_types;
 mod firing;
 mod handle;
 mod mcp;
@@ -15,6 +17,7 @@ mod tokens;
 mod types;
 mod write;
 
+pub use audit_types::*;
 pub use firing::{Fired, Firing, FiringCause, RunPlan, ScheduleSet, SubmittedRun};
 pub use handle::Store;
 pub use retention_types::*;

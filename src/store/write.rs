@@ -2,8 +2,9 @@
 //!
 //! `sqlite::execute` executes a batch of them.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
+use super::audit_types::{AuditWrite, PrunedTrail};
 use super::firing::{Fired, Firing, ScheduleSet};
 use super::retention_types::{RetentionWrite, RetentionWritten};
 use super::token_types::{NewToken, TokenAdded, TokenChange};
@@ -12,7 +13,7 @@ use super::types::{
     NoticeRetried, NoticeTried, OutputPlacement, PauseRequested, QueueDeleted, QueueSet,
     SegmentRow, ShimOffer, StartedAttempt, StopRequested, Submission, SubmitOutcome, Updated,
 };
-use crate::access::TokenNumber;
+use crate::access::{Origin, TokenNumber};
 use crate::job::{
     Input, JobChange, JobNumber, JobRef, Micros, QueueChange, Schedule, StopRequest, Survivor,
 };
@@ -20,6 +21,29 @@ use crate::job::{
 /// About how many bytes of the write-ahead log a row of a large batch takes beside its texts, with its
 /// entries in other tables and in indexes.
 const ROW_LOG_BYTES: u64 = 1600;
+
+/// A write, with who has asked for it.
+#[derive(Debug)]
+pub struct AuditedWrite {
+    pub write: Write,
+    /// `None`: the server itself.
+    pub origin: Option<Arc<Origin>>,
+}
+
+impl From<Write> for AuditedWrite {
+    fn from(write: Write) -> Self {
+        let origin = None;
+        Self { write, origin }
+    }
+}
+
+impl Deref for AuditedWrite {
+    type Target = Write;
+
+    fn deref(&self) -> &Write {
+        &self.write
+    }
+}
 
 /// One write.
 #[derive(Debug)]
@@ -66,6 +90,8 @@ pub enum Write {
     },
     /// Forgets the oldest of those notices that are not waiting, beyond a number.
     ForgetNotices,
+    /// Of the audit trail alone.
+    Audit(AuditWrite),
     Void(VoidReport),
     SegmentRead(SegmentRow),
     Finish(Box<Finish>),
@@ -94,6 +120,8 @@ pub enum WriteResult {
     Deleted(Box<Deleted>),
     Retention(RetentionWritten),
     TokenAdded(TokenAdded),
+    /// The entries that were pruned; `None`: none was old enough.
+    AuditPruned(Option<PrunedTrail>),
     /// Whether there was one.
     TokenChanged(bool),
     NoticeRetried(Box<NoticeRetried>),
@@ -137,6 +165,7 @@ impl Write {
             | Self::DeleteMcpSession(_)
             | Self::McpAnswered(_)
             | Self::Fire(_)
+            | Self::Audit(_)
             | Self::Void(_) => 3,
             Self::SegmentRead(_) => 4,
             Self::Finish(_) => 5,
@@ -157,6 +186,7 @@ impl Write {
                 | Self::SaveMcpSession { .. }
                 | Self::AddToken(_)
                 | Self::McpAnswered(_)
+                | Self::Audit(_)
                 | Self::Update(..)
                 | Self::Input(..)
                 | Self::Claim(_)
@@ -177,6 +207,7 @@ impl Write {
         match self {
             Self::Submit(submissions) => submissions.len(),
             Self::Fire(firing) => firing.runs.len(),
+            Self::Audit(AuditWrite::Add(entries)) => entries.len(),
             _ => 1,
         }
     }

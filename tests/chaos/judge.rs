@@ -39,6 +39,7 @@ pub fn judge(
 ) -> (Evidence, Figures, Vec<Violation>) {
     let remains = remains(server);
     let rows = Rows::read(&server.data_dir());
+    let trail = server.cli("audit").args(["verify"]).run();
     let fresh = World::new(world.settings.clone(), {
         server.restart();
         server
@@ -56,6 +57,7 @@ pub fn judge(
     violations.extend(checks::notices::check(&evidence));
     violations.extend(checks::schedules::check(&evidence));
     violations.extend(checks::readers::check(&evidence));
+    violations.extend(checks::audit::check(trail.code(), &trail.out()));
     let launched_us = evidence.last_launch_us();
     violations.extend(checks::leftovers::check(
         &remains,

@@ -17,7 +17,7 @@ use std::{
 use crate::harness::{BINARY, Cli, Finished, Server, is_alive};
 
 /// Every verb, with words that it takes.
-const VERBS: [&[&str]; 28] = [
+const VERBS: [&[&str]; 29] = [
     &["run", "--", "env"],
     &["submit", "--", "true"],
     &["ls"],
@@ -40,6 +40,7 @@ const VERBS: [&[&str]; 28] = [
     &["queue"],
     &["notify", "ls"],
     &["policy", "reload"],
+    &["audit", "export"],
     &["schedule"],
     &["flow", "ls"],
     &["search", "x"],

@@ -5,6 +5,7 @@
 mod harness;
 
 mod agent;
+mod audit;
 mod callers;
 mod clock;
 mod cookbook;

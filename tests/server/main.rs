@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod audit;
 mod backup;
 mod backup_faults;
 mod clock_jumps;

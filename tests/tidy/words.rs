@@ -43,7 +43,8 @@ const GONE: [(&str, &str); 32] = [
 
 /// Names with such a word that stay: a setting, what is on a disk or in a statement already, names
 /// of other people's things.
-const STAY: [&str; 4] = [
+const STAY: [&str; 5] = [
+    "ring",
     "ballast_bytes",
     "BALLAST_BYTES_DEFAULT_MAX",
     "PUNCH_HOLE",

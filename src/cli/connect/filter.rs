@@ -96,7 +96,7 @@ pub fn pairs(labels: &[String]) -> anyhow::Result<Map<String, Value>> {
 }
 
 /// Reads a point in time.
-fn moment(text: &str) -> Result<DateTime<Utc>, String> {
+pub fn moment(text: &str) -> Result<DateTime<Utc>, String> {
     if let Ok(at) = DateTime::parse_from_rfc3339(text) {
         return Ok(at.to_utc());
     }

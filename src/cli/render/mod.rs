@@ -5,6 +5,7 @@ pub(super) mod asciicast;
 pub(super) mod describe;
 pub(super) mod duration;
 pub(super) mod exit_code;
+pub(super) mod export_output;
 pub(super) mod graph;
 pub(super) mod job;
 pub(super) mod last_lines;

@@ -2,7 +2,9 @@
 
 use crate::{
     config::Settings,
-    executor::{ExecutorSettings, RetentionSettings, SearchSettings, VerifySettings},
+    executor::{
+        AuditSettings, ExecutorSettings, RetentionSettings, SearchSettings, VerifySettings,
+    },
     notices::NoticeSettings,
     query::{QueryLimits as QueryBounds, QuerySettings},
     store::StoreBounds,
@@ -57,5 +59,13 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
             waiting_max: settings.notices_waiting_max,
         },
         policy: settings.policy.clone(),
+        audit: AuditSettings {
+            sink: settings.audit_checkpoints.clone(),
+            checkpoint_s: settings.audit_checkpoint_s,
+            key_s: settings.audit_key_s,
+            days: settings.audit_days,
+            refusal_kinds_max: usize::try_from(settings.audit_refusal_kinds_max)
+                .unwrap_or(usize::MAX),
+        },
     }
 }

@@ -2,12 +2,7 @@
 //!
 //! It is written while it is read, so that an output of any length needs little memory.
 
-use std::{
-    io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -23,17 +18,14 @@ use crate::{
         render::{
             asciicast::Asciicast,
             duration, exit_code,
+            export_output::ExportOutput,
             job::ShownJob,
-            new_file::{self, NewFile},
             print,
             recording::{RecordedChunk, RecordedGap, RecordedItem, Recording},
         },
     },
     escape::visible_json,
 };
-
-/// Size of the write buffer, bytes.
-const BUFFER_BYTES: usize = 256 << 10;
 
 /// Options of `export`.
 #[derive(Debug, clap::Args)]
@@ -196,51 +188,6 @@ impl ExportFormatter {
                 let gaps = json_text(&json!(self.gaps));
                 format!("],\n\"gaps\":{gaps},\"next_offset\":{next_offset}}}\n")
             }
-        }
-    }
-}
-
-/// The file or stdout that the export goes to.
-struct ExportOutput {
-    writer: BufWriter<Box<dyn Write>>,
-    name: String,
-    /// `None`: stdout.
-    file: Option<NewFile>,
-}
-
-impl ExportOutput {
-    fn open(path: Option<&Path>, replaces: bool) -> anyhow::Result<Self> {
-        let (sink, name, file): (Box<dyn Write>, _, _) = match path {
-            None => (Box::new(io::stdout()), "stdout".to_owned(), None),
-            Some(path) => {
-                let (new, file) = new_file::begin(path, replaces)?;
-                (Box::new(file), path.display().to_string(), Some(new))
-            }
-        };
-        let writer = BufWriter::with_capacity(BUFFER_BYTES, sink);
-        Ok(Self { writer, name, file })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        let written = self.writer.write_all(bytes);
-        self.check(written)
-    }
-
-    fn finish(mut self) -> anyhow::Result<()> {
-        let flushed = self.writer.flush();
-        self.check(flushed)?;
-        match self.file {
-            Some(file) => file.finish(),
-            None => Ok(()),
-        }
-    }
-
-    fn check(&self, result: io::Result<()>) -> anyhow::Result<()> {
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                Err(print::ReaderLeft.into())
-            }
-            result => result.with_context(|| format!("cannot write to {}", self.name)),
         }
     }
 }

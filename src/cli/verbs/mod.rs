@@ -1,5 +1,6 @@
 //! The verbs, one per file: their options, and what they do.
 
+mod audit;
 mod backup;
 mod cancel;
 mod completions;
@@ -116,6 +117,8 @@ pub enum Verb {
     Restart(restart::RestartArgs),
     /// Copy the data directory while jobs run
     Backup(backup::BackupArgs),
+    /// Export the audit trail, and verify an exported one without a server
+    Audit(audit::AuditArgs),
     /// Show the settings and where they come from
     Config(config::ConfigArgs),
     /// Try a policy of allowed commands, check it for holes, and have the server load it again
@@ -181,6 +184,7 @@ impl Verb {
             Self::Stop(args) => stop::stop(args).await,
             Self::Restart(args) => restart::restart(args).await,
             Self::Backup(args) => backup::backup(args).await,
+            Self::Audit(args) => audit::audit(args).await,
             Self::Config(args) => config::config(args).await,
             Self::Policy(args) => policy::policy(args).await,
             Self::Token(args) => token::token(args).await,

@@ -195,7 +195,7 @@ fn reload_policy_on_signal(state: &Arc<ServerState>) -> std::io::Result<()> {
         let reloading = async {
             while hangup.recv().await.is_some() {
                 // The log says what was wrong.
-                let _ = executor.reload_policy();
+                let _ = executor.reload_policy().await;
             }
         };
         stopping.run_until_cancelled(reloading).await;

@@ -129,6 +129,7 @@ impl StatusArgs {
             ("queues", queues),
             ("disk", disk(&info["disk"])),
             ("notices", notices(info)),
+            ("audit", checkpoints(&info["audit"])),
         ];
         let mut page = String::new();
         for (name, text) in lines.iter().filter(|(_, text)| !text.is_empty()) {
@@ -168,6 +169,15 @@ fn notices(info: &Value) -> String {
     match (count("waiting"), count("given_up")) {
         (0, 0) => String::new(),
         (waiting, given_up) => format!("{waiting} waiting, {given_up} given up"),
+    }
+}
+
+/// The last checkpoint of the audit trail; empty where none are made.
+fn checkpoints(audit: &Value) -> String {
+    match (audit["error"].as_str(), audit["entries"].as_u64()) {
+        (Some(error), _) => format!("no checkpoint could be made: {}", visible(error)),
+        (None, Some(entries)) => format!("checkpoint of {entries} entries"),
+        (None, None) => String::new(),
     }
 }
 

@@ -82,7 +82,7 @@ impl Executor {
         if now.is_empty() {
             return Ok(Removed::default());
         }
-        let mut removed = store.remove(scope, now).await?;
+        let mut removed = self.ledger().remove(scope, now).await?;
         removed.left.extend(later);
         self.inner
             .retention

@@ -39,6 +39,11 @@ impl Refusal {
         self
     }
 
+    /// The rule that refused it, where the data name one.
+    pub fn rule(&self) -> Option<&str> {
+        self.data.get("rule").and_then(Value::as_str)
+    }
+
     /// The parameter `key` is wrong.
     pub fn params(key: &str, message: &str) -> Self {
         Self::about(ErrorKind::InvalidParams, key, message)

@@ -64,49 +64,71 @@ pub struct McpHandler {
 impl McpHandler {
     /// The handler of a new session.
     pub fn new(server: Arc<ServerState>) -> Self {
-        let nobody = Arc::new(Principal::nobody());
+        let principal = Arc::new(Principal::nobody());
         Self {
-            session: Caller::new(server, "mcp", nobody),
+            session: Caller::new(server, Caller::MCP, principal),
             place: ToldPlace::default(),
         }
     }
 
-    /// The same for a client of a WebSocket, which tells its place.
-    pub fn on_socket(socket: &Caller, peer: Peer, place: ToldPlace) -> Self {
-        let caller = Caller::new(socket.server.clone(), "mcp", socket.principal());
+    /// The same for a client that tells its place, and whose connection has these rights.
+    pub fn at(
+        server: Arc<ServerState>,
+        place: ToldPlace,
+        principal: Arc<Principal>,
+        peer: Peer,
+    ) -> Self {
         Self {
-            session: caller.at(peer),
+            session: Caller::new(server, Caller::MCP, principal).at(peer),
             place,
         }
     }
 
     /// The client of a request that needs these scopes; over HTTP each request has its own rights.
     fn caller(&self, context: &McpContext, scopes: &[Scope]) -> Result<Caller, Refusal> {
+        self.caller_of("mcp", context, scopes)
+    }
+
+    /// The same for a request that the audit trail calls `action`, if it is refused.
+    fn caller_of(
+        &self,
+        action: &str,
+        context: &McpContext,
+        scopes: &[Scope],
+    ) -> Result<Caller, Refusal> {
         let parts = context.extensions.get::<Parts>();
-        let over_http = parts.and_then(|parts| parts.extensions.get::<Arc<Principal>>());
-        let principal = over_http.map_or_else(|| self.session.principal(), Arc::clone);
-        let connection = parts.and_then(|parts| parts.extensions.get::<Arc<Connection>>());
+        let shown = parts.and_then(|parts| parts.extensions.get::<Arc<Principal>>().cloned());
+        let principal = shown.unwrap_or_else(|| self.session.principal());
         if !self.session.server.tokens.is_valid(&principal) {
             let message = "the token was revoked or replaced, or has expired";
             return Err(Refusal::new(ErrorKind::Unauthenticated, message));
         }
-        principal.require(scopes)?;
-        let caller = self.session.with(principal);
-        Ok(match connection {
-            Some(connection) => caller.at(connection.peer),
-            None => caller,
-        })
+        let mut caller = self.session.with(principal);
+        let connection = parts.and_then(|parts| parts.extensions.get::<Arc<Connection>>());
+        if let Some(connection) = connection {
+            caller = caller.at(connection.peer);
+        }
+        match caller.require(scopes) {
+            Ok(()) => Ok(caller),
+            Err(refusal) => {
+                caller.count_refusal(action, &refusal);
+                Err(refusal)
+            }
+        }
     }
 
     async fn call(&self, tool: &ToolRow, call: ToolCall<'_>) -> CallToolResponse {
         let job = named_job(&call.arguments).cloned();
+        let caller = call.caller;
         let reply = AssertUnwindSafe((tool.execute)(call)).catch_unwind().await;
         let reply = reply.unwrap_or_else(|_| {
             let message = "this call failed in the server (a bug; its log says more)";
             Err(Refusal::new(ErrorKind::Internal, message))
         });
-        let reply =
-            reply.unwrap_or_else(|refusal| Reply::refused(&refusal, &next(job.as_ref(), &refusal)));
+        let reply = reply.unwrap_or_else(|refusal| {
+            caller.count_refusal(tool.name, &refusal);
+            Reply::refused(&refusal, &next(job.as_ref(), &refusal))
+        });
         match reply {
             Reply::Text { text, is_error } => reply::result(text, is_error).into(),
             Reply::Task(job) => CallToolResponse::Task(CreateTaskResult::new(tasks::of(&job))),
@@ -187,9 +209,14 @@ impl ServerHandler for McpHandler {
             .is_some_and(|declared| declared.supports_tasks());
         let arguments = request.arguments.unwrap_or_default();
         let judged = async {
-            let caller = self.caller(&context, tool.scopes)?;
-            tool.narrowing.check(&caller, &arguments).await?;
-            Ok(caller)
+            let caller = self.caller_of(tool.name, &context, tool.scopes)?;
+            match tool.narrowing.check(&caller, &arguments).await {
+                Ok(()) => Ok(caller),
+                Err(refusal) => {
+                    caller.count_refusal(tool.name, &refusal);
+                    Err(refusal)
+                }
+            }
         };
         let caller = match judged.await {
             Ok(caller) => caller,

@@ -148,9 +148,7 @@ async fn answer<H: ServerHandler>(
     let admission = SessionAdmission::new(connection.peer, principal.token);
     let (response, full) = sessions::admitted(admission, service.handle(request)).await;
     if let Some(full) = full {
-        server
-            .refusals
-            .report(connection.peer, RefusalReason::Sessions);
+        server.refused(connection.peer, RefusalReason::Sessions);
         let detail = format!("there are too many sessions ({}); try again later", full.0);
         return HttpProblem::new(ErrorKind::LimitExceeded, detail)
             .with_status(StatusCode::SERVICE_UNAVAILABLE)
@@ -184,9 +182,7 @@ fn check(
     request: &Request,
 ) -> Result<Arc<Principal>, HttpProblem> {
     let Some(principal) = server.shown(connection.peer, request)? else {
-        server
-            .refusals
-            .report(connection.peer, RefusalReason::NoToken);
+        server.refused(connection.peer, RefusalReason::NoToken);
         let detail = "send the token as Authorization: Bearer; it is in the file `token` of the server's \
                       data directory";
         return Err(HttpProblem::new(ErrorKind::Unauthenticated, detail));

@@ -93,7 +93,7 @@ pub async fn get(
 /// `tasks/cancel`: cancels the job. A second cancel, and one of a final job, change nothing.
 pub async fn cancel(caller: &Caller, id: &str) -> Result<(), ErrorData> {
     let job = find(caller, id).await?;
-    let (executor, actor) = (&caller.server.executor, caller.actor());
+    let (executor, actor) = (&caller.executor(), caller.actor());
     let done = executor.control(JobRef::Number(job.number), Action::Cancel, &actor);
     done.await.map(drop).map_err(|error| data(error.into()))
 }
@@ -112,10 +112,8 @@ pub async fn update(caller: &Caller, id: &str, responses: InputResponses) -> Res
             write_id: Some(format!("mcp.task:{key}")),
         };
         if is_open(&job, &key) {
-            let written = caller
-                .server
-                .executor
-                .input(JobRef::Number(job.number), input);
+            let executor = caller.executor();
+            let written = executor.input(JobRef::Number(job.number), input);
             match written.await {
                 // The process reads no more, so the question is not open any more either.
                 Ok(_) | Err(Error::Conflict(_)) => {}

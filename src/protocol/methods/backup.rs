@@ -17,7 +17,7 @@ pub async fn execute(
     let to = params
         .text("to")?
         .ok_or_else(|| params.wrong("to", "missing"))?;
-    let made = caller.server.executor.backup(PathBuf::from(to)).await?;
+    let made = caller.executor().backup(PathBuf::from(to)).await?;
     Ok(to_raw(&json!({
         "path": made.path.display().to_string(),
         "instance": made.instance,

@@ -67,7 +67,7 @@ pub async fn execute(
     let job = params.job()?;
     let action = action(&params)?;
     let actor = actor(&params)?.unwrap_or_else(|| caller.actor().to_string());
-    let job = caller.server.executor.control(job, action, &actor).await?;
+    let job = caller.executor().control(job, action, &actor).await?;
     Ok(to_raw(&job))
 }
 

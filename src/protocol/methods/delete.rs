@@ -12,6 +12,6 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let job = Params::new(&params, &["job"])?.job()?;
-    caller.server.executor.delete(job).await?;
+    caller.executor().delete(job).await?;
     Ok(to_raw(&json!({})))
 }

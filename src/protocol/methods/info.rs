@@ -37,6 +37,7 @@ pub async fn execute(
         "counts": counts(&info.counts),
         "disk": disk,
         "notices": info.notices,
+        "audit": info.audit,
         "principal": principal::view(&caller.principal()),
         "policy": server.executor.policy_status(),
         "limits": limits::all(&server.settings),

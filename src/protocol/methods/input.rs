@@ -20,7 +20,7 @@ pub async fn execute(
     let params = Params::new(&params, &KEYS)?;
     let job = params.job()?;
     let input = input(&params)?;
-    let accepted = caller.server.executor.input(job, input).await?;
+    let accepted = caller.executor().input(job, input).await?;
     Ok(to_raw(&json!({"accepted_bytes": accepted})))
 }
 

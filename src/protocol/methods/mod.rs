@@ -3,6 +3,7 @@
 //!
 //! The interface decides in which order requests are executed: see `ws::dispatch`.
 
+pub mod audit_read;
 pub mod backup;
 pub mod control;
 pub mod delete;

@@ -28,6 +28,6 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let notice = notice(&Params::new(&params, &["notice"])?)?;
-    caller.server.executor.retry_notice(notice).await?;
+    caller.executor().retry_notice(notice).await?;
     Ok(to_raw(&json!({})))
 }

@@ -56,7 +56,7 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let receivers = receivers(&Params::new(&params, &KEYS)?)?;
-    let (executor, actor) = (&caller.server.executor, caller.actor());
+    let (executor, actor) = (&caller.executor(), caller.actor());
     let results = executor.test_receivers(receivers, &actor).await?;
     Ok(to_raw(&json!({ "results": results })))
 }

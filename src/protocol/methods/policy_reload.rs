@@ -12,5 +12,5 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     Params::new(&params, &[])?;
-    Ok(to_raw(&caller.server.executor.reload_policy()?))
+    Ok(to_raw(&caller.executor().reload_policy().await?))
 }

@@ -56,7 +56,7 @@ pub async fn execute(
     let options = options(&params)?;
     let began = Instant::now();
     let (outputs, dry_run) = (options.scope == RetentionScope::Outputs, options.dry_run);
-    let pruned = caller.server.executor.prune(options).await?;
+    let pruned = caller.executor().prune(options).await?;
     let listed = pruned.listed.iter();
     let listed: Vec<Value> = listed
         .map(|(number, bytes)| json!({"number": number, "bytes": bytes}))

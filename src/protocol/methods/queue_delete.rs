@@ -13,6 +13,6 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let name = name(&Params::new(&params, &["queue"])?)?;
-    caller.server.executor.delete_queue(&name).await?;
+    caller.executor().delete_queue(&name).await?;
     Ok(to_raw(&json!({})))
 }

@@ -13,6 +13,6 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let name = name(&Params::new(&params, &["rule"])?)?;
-    caller.server.executor.delete_retention_rule(&name).await?;
+    caller.executor().delete_retention_rule(&name).await?;
     Ok(to_raw(&json!({})))
 }

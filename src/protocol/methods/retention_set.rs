@@ -107,11 +107,7 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let rule = rule(&Params::new(&params, &KEYS)?)?;
-    caller
-        .server
-        .executor
-        .set_retention_rule(rule.clone())
-        .await?;
+    caller.executor().set_retention_rule(rule.clone()).await?;
     Ok(to_raw(&rule))
 }
 

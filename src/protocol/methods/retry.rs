@@ -19,7 +19,7 @@ pub async fn execute(
     let job = params.job()?;
     let with_dependants = params.flag("with_dependants")?.unwrap_or(false);
     check_not_draining(caller)?;
-    let executor = &caller.server.executor;
+    let executor = &caller.executor();
     if with_dependants {
         let jobs = executor.retry_with_dependants(job, &caller.actor()).await;
         return Ok(submit_many::reply(jobs.map_err(|refused| refused.error)?));

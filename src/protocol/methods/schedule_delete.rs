@@ -13,6 +13,6 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let name = name(&Params::new(&params, &["name"])?)?;
-    caller.server.executor.delete_schedule(&name).await?;
+    caller.executor().delete_schedule(&name).await?;
     Ok(to_raw(&json!({})))
 }

@@ -22,7 +22,7 @@ pub async fn execute(
         return Err(params.wrong("key", &message));
     }
     check_not_draining(caller)?;
-    let executor = &caller.server.executor;
+    let executor = &caller.executor();
     let (job, created) = executor.run_schedule(&name, key, &caller.actor()).await?;
     Ok(to_raw(&json!({"job": job, "created": created})))
 }

@@ -109,7 +109,7 @@ pub async fn execute(
     let params = Params::new(&params, &KEYS)?;
     let change = change(&params)?;
     let dry_run = params.flag("dry_run")?.unwrap_or(false);
-    let executor = &caller.server.executor;
+    let executor = &caller.executor();
     if let Some(job) = &change.job {
         let job = executor.read_scheduled_job(job)?;
         check_size(&job, job_bytes_max(&caller.server.settings))?;

@@ -55,7 +55,7 @@ pub async fn prepare(caller: &Caller, job: JobSpec) -> Result<PreparedJob, Refus
 
 /// The second half.
 pub async fn store_prepared(caller: &Caller, prepared: PreparedJob) -> Result<Submitted, Refusal> {
-    let executor = &caller.server.executor;
+    let executor = &caller.executor();
     let submitted = executor.submit_prepared(prepared).await?;
     let tie = Tie::of(&submitted.job);
     executor.tie(&caller.id, tie.as_slice()).await;

@@ -146,7 +146,7 @@ impl<'a> Batch<'a> {
             caller, entries, ..
         } = self;
         check_not_draining(caller)?;
-        let executor = &caller.server.executor;
+        let executor = &caller.executor();
         let mut jobs = Vec::with_capacity(entries.len());
         for (at, (mut job, signed_like)) in entries.into_iter().enumerate() {
             if let Some(other) = signed_like {

@@ -199,7 +199,7 @@ pub async fn create(caller: &Caller, params: Map<String, Value>) -> Result<Box<R
         created_by: format!("{} {}", caller.principal().name, &*caller.actor()),
     };
     let server = &caller.server;
-    let (token, text) = server.tokens.create(&server.executor, request).await?;
+    let (token, text) = server.tokens.create(&caller.executor(), request).await?;
     tracing::info!(
         token = token.name,
         scopes = token.scopes.join(","),
@@ -213,7 +213,7 @@ pub async fn revoke(caller: &Caller, params: Map<String, Value>) -> Result<Box<R
     let server = &caller.server;
     let token = server
         .tokens
-        .revoke(&server.executor, name(&params)?)
+        .revoke(&caller.executor(), name(&params)?)
         .await?;
     tracing::info!(token = token.name, "a token was revoked");
     Ok(to_raw(&view(&token)))
@@ -227,7 +227,8 @@ pub async fn rotate(caller: &Caller, params: Map<String, Value>) -> Result<Box<R
         return rotate_admin(caller, &params).await;
     }
     let expires_at = expiry(&params)?;
-    let rotated = server.tokens.rotate(&server.executor, name, expires_at);
+    let executor = caller.executor();
+    let rotated = server.tokens.rotate(&executor, name, expires_at);
     let (token, text) = rotated.await?;
     tracing::info!(token = token.name, "a token was replaced");
     Ok(told(&token, &text))
@@ -244,6 +245,11 @@ async fn rotate_admin(caller: &Caller, params: &Params<'_>) -> Result<Box<RawVal
     let dir = dir.ok_or_else(|| failed(format!("{} is gone", path.display())))?;
     let rotated = server.tokens.rotate_admin(&dir).await;
     let token = rotated.map_err(|error| failed(error.to_string()))?;
+    let target = json!({"token": server.owner.name});
+    caller
+        .executor()
+        .note("token.rotate", target, json!({}))
+        .await?;
     tracing::info!("the administrator's token was replaced");
     Ok(to_raw(&json!({"name": "admin", "secret": token.secret()})))
 }

@@ -29,7 +29,7 @@ pub async fn execute(
     let change = JobChange::read(&params)?;
     check_size(caller, job, &change).await?;
     let actor = caller.actor();
-    let job = caller.server.executor.update(job, change, &actor).await?;
+    let job = caller.executor().update(job, change, &actor).await?;
     Ok(to_raw(&job))
 }
 

@@ -79,7 +79,10 @@ impl Session {
                     .send(envelope::reply(&request.id, Ok(&empty_result())))
                     .await;
             }
-            Err(refusal) => return self.refuse(Some(&request.id), &refusal).await,
+            Err(refusal) => {
+                self.caller.count_refusal(&request.method, &refusal);
+                return self.refuse(Some(&request.id), &refusal).await;
+            }
         };
         let Ok(in_flight) = self.in_flight.clone().try_acquire_owned() else {
             let max = self.caller.server.settings.in_flight_max;
@@ -139,10 +142,7 @@ impl Session {
     /// Reports a client without the right token in the log.
     fn report_unauthenticated(&self, refusal: &Refusal, reason: RefusalReason) {
         if refusal.kind == ErrorKind::Unauthenticated {
-            self.caller
-                .server
-                .refusals
-                .report(self.connection.peer, reason);
+            self.caller.server.refused(self.connection.peer, reason);
         }
     }
 }

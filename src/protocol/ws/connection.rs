@@ -180,7 +180,7 @@ impl SessionTasks {
         tracing::debug!(session = self.session.caller.id, ?end, "a session ends");
         if let Some(reason) = end.reason() {
             let server = &self.session.caller.server;
-            server.refusals.report(self.session.connection.peer, reason);
+            server.refused(self.session.connection.peer, reason);
         }
         self.session.release_unauthenticated_slot();
         if end == SessionEnd::Evicted {

@@ -69,6 +69,7 @@ impl ReadyRequest {
     fn split(self) -> (ReplyTo, Parameters, BytePermit) {
         let reply_to = ReplyTo {
             id: self.id,
+            method: self.method.name.wire,
             in_flight: self.in_flight,
         };
         (reply_to, self.params, self.bytes)
@@ -148,6 +149,8 @@ async fn judge(session: &Session, task: &ReadyRequest) -> Result<(), Refusal> {
 /// The request that a reply answers.
 struct ReplyTo {
     id: Id,
+    /// The name of the method.
+    method: &'static str,
     in_flight: OwnedSemaphorePermit,
 }
 
@@ -269,6 +272,9 @@ fn send(
     reply_to: ReplyTo,
     outcome: Result<Outcome, Refusal>,
 ) {
+    if let Err(refusal) = &outcome {
+        session.caller.count_refusal(reply_to.method, refusal);
+    }
     let (text, granted) = session.reply(&reply_to.id, outcome);
     if let Ok(permit) = permit {
         permit.send(QueuedReply {

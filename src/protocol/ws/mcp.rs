@@ -107,7 +107,13 @@ fn read(text: &str) -> Result<ClientJsonRpcMessage, (Option<Box<RawValue>>, Refu
 pub async fn answer(session: Arc<Session>, messages: mpsc::Receiver<QueuedMessage>) {
     let over = session.over.clone();
     let place = ToldPlace::default();
-    let handler = McpHandler::on_socket(&session.caller, session.connection.peer, place.clone());
+    let server = session.caller.server.clone();
+    let handler = McpHandler::at(
+        server,
+        place.clone(),
+        session.caller.principal(),
+        session.connection.peer,
+    );
     let transport = SessionTransport {
         session,
         place,

@@ -67,9 +67,7 @@ fn accept(
     let upgrade = upgrade.ok_or_else(not_an_upgrade)?;
     let dialect = offer.dialect();
     if dialect == Dialect::Mcp && principal.is_none() {
-        server
-            .refusals
-            .report(connection.peer, RefusalReason::NoToken);
+        server.refused(connection.peer, RefusalReason::NoToken);
         let message = "send the token as Authorization: Bearer; MCP has no other way";
         return Err(HttpProblem::new(ErrorKind::Unauthenticated, message));
     }
@@ -142,16 +140,14 @@ fn check_sub_protocol(
     };
     match recognized {
         Err(wrong) => {
-            server
-                .refusals
-                .report(peer, RefusalReason::WrongSubProtocol);
+            server.refused(peer, RefusalReason::WrongSubProtocol);
             Err(HttpProblem::new(
                 ErrorKind::Unauthenticated,
                 wrong.to_string(),
             ))
         }
         Ok(_) if offer.selected.is_none() => {
-            server.refusals.report(peer, RefusalReason::SubProtocol);
+            server.refused(peer, RefusalReason::SubProtocol);
             let message = "offer the sub-protocol cc-executor or mcp beside the token";
             Err(HttpProblem::new(ErrorKind::InvalidRequest, message))
         }
@@ -174,7 +170,7 @@ fn take_slot(
             .take_unauthenticated(RefusalSource::of(peer)),
     };
     slot.map_err(|full| {
-        server.refusals.report(peer, RefusalReason::Sessions);
+        server.refused(peer, RefusalReason::Sessions);
         HttpProblem::new(
             ErrorKind::LimitExceeded,
             format!("there are too many sessions ({}); try again later", full.0),

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::store::{
     types::StoreError,
-    write::{Write, WriteResult},
+    write::{AuditedWrite, WriteResult},
 };
 
 /// Where the result of a write goes.
@@ -19,9 +19,9 @@ const ROWS_MAX: usize = 10_000;
 /// its own, so that writes after it do not wait for several, and the log can be checkpointed between
 /// two of them. Writes that yield to others come last, each in a transaction of its own.
 pub(super) fn split_into_transactions(
-    pending: Vec<(Write, WriteReply)>,
+    pending: Vec<(AuditedWrite, WriteReply)>,
     bytes_max: u64,
-) -> Vec<Vec<(Write, WriteReply)>> {
+) -> Vec<Vec<(AuditedWrite, WriteReply)>> {
     let (yielding, pending): (Vec<_>, Vec<_>) =
         pending.into_iter().partition(|(write, _)| write.yields());
     let mut transactions: Vec<Vec<_>> = Vec::new();
@@ -47,10 +47,10 @@ mod tests {
     use super::*;
     use crate::{
         job::{Command, JobId, JobSpec, Micros, RetentionScope},
-        store::{RetentionWrite, Submission},
+        store::{RetentionWrite, Submission, write::Write},
     };
 
-    fn submit(stdin_bytes: usize, jobs: usize) -> (Write, WriteReply) {
+    fn submit(stdin_bytes: usize, jobs: usize) -> (AuditedWrite, WriteReply) {
         let mut job = JobSpec::new(Command::Shell(":".into()));
         job.stdin = Some("x".repeat(stdin_bytes));
         let one = Submission {
@@ -63,10 +63,11 @@ mod tests {
             policy: None,
             at: Micros(0),
         };
-        (Write::Submit(vec![one; jobs].into()), oneshot::channel().0)
+        let write = Write::Submit(vec![one; jobs].into());
+        (write.into(), oneshot::channel().0)
     }
 
-    fn lengths(pending: Vec<(Write, WriteReply)>) -> Vec<usize> {
+    fn lengths(pending: Vec<(AuditedWrite, WriteReply)>) -> Vec<usize> {
         let transactions = split_into_transactions(pending, 4 << 20);
         transactions.iter().map(Vec::len).collect()
     }
@@ -87,7 +88,7 @@ mod tests {
     fn removals_yield_to_everything_else() {
         let removal = || {
             let write = RetentionWrite::Remove(RetentionScope::Jobs, vec![1]);
-            (Write::Retention(write), oneshot::channel().0)
+            (Write::Retention(write).into(), oneshot::channel().0)
         };
         let pending = vec![removal(), submit(10, 1), removal(), submit(10, 1)];
         let transactions = split_into_transactions(pending, 4 << 20);

@@ -3,40 +3,47 @@
 //! `writer` forms the batches and commits them.
 
 use super::{
-    attempts, change, claim, dependencies, due, event_writer::write_noticed_events, exclusive,
-    finish, firing, inputs, job_snapshot::WriteBatch, jobs, mcp, nodes, notices, outputs, queues,
-    retention, schedules, stop_requests, tokens,
+    attempts, audit, audit_entries, change, claim, dependencies, due,
+    event_writer::write_noticed_events, exclusive, finish, firing, inputs,
+    job_snapshot::WriteBatch, jobs, mcp, nodes, notices, outputs, queues, retention, schedules,
+    stop_requests, tokens,
 };
-use crate::store::write::{Write, WriteResult};
+use crate::store::{
+    audit_types::AuditWrite,
+    write::{AuditedWrite, Write, WriteResult},
+};
 
 /// Executes writes that are sorted by rank; one result each, in the same order.
 pub(super) async fn execute(
     batch: &mut WriteBatch<'_>,
-    writes: &[Write],
+    writes: &[AuditedWrite],
 ) -> sqlx::Result<Vec<WriteResult>> {
     let mut results = Vec::with_capacity(writes.len());
     for group in writes.chunk_by(|a, b| a.rank() == b.rank()) {
-        if matches!(group[0], Write::Claim(_)) {
+        if matches!(*group[0], Write::Claim(_)) {
             follow_up(batch).await?;
         }
-        match group[0] {
+        match *group[0] {
             Write::Submit(_) => {
-                let batches: Vec<_> = group.iter().filter_map(Write::as_submit).collect();
+                let batches: Vec<_> = group.iter().filter_map(|write| write.as_submit()).collect();
                 let submitted = jobs::submit(batch, &batches).await?;
                 results.extend(submitted.into_iter().map(WriteResult::Submitted));
             }
             Write::Started(_) => {
-                let starts: Vec<_> = group.iter().filter_map(Write::as_started).collect();
+                let starts: Vec<_> = group
+                    .iter()
+                    .filter_map(|write| write.as_started())
+                    .collect();
                 let fenced = attempts::started(batch, &starts).await?;
                 results.extend(fenced.into_iter().map(WriteResult::Fenced));
             }
             Write::Finish(_) => {
-                let finishes: Vec<_> = group.iter().filter_map(Write::as_finish).collect();
+                let finishes: Vec<_> = group.iter().filter_map(|write| write.as_finish()).collect();
                 let fenced = finish::finish(batch, &finishes).await?;
                 results.extend(fenced.into_iter().map(WriteResult::Fenced));
             }
             Write::Claim(_) => {
-                let claims: Vec<_> = group.iter().filter_map(Write::as_claim).collect();
+                let claims: Vec<_> = group.iter().filter_map(|write| write.as_claim()).collect();
                 let claimed = claim::claim(batch, &claims).await?;
                 results.extend(claimed.into_iter().map(WriteResult::Claimed));
             }
@@ -50,6 +57,10 @@ pub(super) async fn execute(
         write_noticed_events(batch).await?;
     }
     follow_up(batch).await?;
+    for (write, result) in writes.iter().zip(&results) {
+        let entries = audit_entries::of(write, result, batch.key);
+        batch.entries.extend(entries);
+    }
     Ok(results)
 }
 
@@ -118,6 +129,11 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
         }
         Write::Delete(job) => WriteResult::Deleted(Box::new(change::delete(batch, *job).await?)),
         Write::Retention(write) => WriteResult::Retention(retention::execute(batch, write).await?),
+        // The entries are written for every batch.
+        Write::Audit(AuditWrite::Add(_)) => WriteResult::Done,
+        Write::Audit(AuditWrite::Prune(before)) => {
+            WriteResult::AuditPruned(audit::prune(batch, *before).await?)
+        }
         Write::Void(report) => WriteResult::Fenced(attempts::void(batch, report).await?),
         Write::Due(now) => WriteResult::Due(due::due(batch, *now).await?),
         // What follows is done for every batch.

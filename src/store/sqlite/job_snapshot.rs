@@ -17,6 +17,7 @@ use super::{
     tally::{CountedAs, Tally},
     view,
 };
+use crate::audit::AuditEntry;
 use crate::job::{
     JobId, JobNumber, JobRef, JobState, Micros, NotifyEntry, OnLost, Reason, RetryPolicy, StateSet,
     StopRequest,
@@ -37,6 +38,8 @@ pub(super) struct WriteBatch<'c> {
     pub key: &'c DigestKey,
     /// The state changes that have become rows.
     pub moves: Vec<StateMove>,
+    /// What becomes rows of the audit trail at its end, the ends of jobs aside.
+    pub entries: Vec<AuditEntry>,
     /// Exclusive keys whose jobs have moved.
     pub touched_keys: BTreeSet<String>,
     /// Final jobs that others wait for.

@@ -93,6 +93,16 @@ pub(super) async fn shim_seed(conn: &mut SqliteConnection) -> sqlx::Result<ShimS
     Ok(ShimSeed(key))
 }
 
+/// The seed of the shims' keys, which exists since the first start of a server.
+pub(in crate::store) async fn stored_shim_seed(
+    conn: &mut SqliteConnection,
+) -> sqlx::Result<ShimSeed> {
+    let found = sqlx::query_scalar!("SELECT key FROM shim_key WHERE id = 1")
+        .fetch_one(conn)
+        .await?;
+    Ok(ShimSeed(exactly(&found)?))
+}
+
 /// A row's old digest or number, and its new digest, as hex.
 #[derive(Serialize)]
 struct Rekeyed<T> {

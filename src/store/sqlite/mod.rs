@@ -1,7 +1,12 @@
 //! The store's engine: SQLite, one task that writes and a few connections that read. Every SQL
 //! statement about jobs is here.
 
+/// An error of the engine.
+pub(super) type EngineFailure = sqlx::Error;
+
 pub(super) mod attempts;
+pub(super) mod audit;
+mod audit_entries;
 mod batches;
 pub(super) mod change;
 mod checkpoints;

@@ -17,7 +17,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{long_path::LongPath, options::options};
+use super::{
+    long_path::LongPath,
+    options::{beside, options},
+};
 use crate::store::types::OpenError;
 
 /// The connections that read.
@@ -116,6 +119,22 @@ impl Drop for HeldRead<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// Opens one connection to a ledger whose server is another process, or that has none. Without a log its file is declared
+/// immutable, so that nothing is created beside it.
+pub(in crate::store) async fn connect_alone(
+    path: &Path,
+    long_path: &LongPath,
+) -> Result<ReaderPool, OpenError> {
+    let has_no_log = !beside(path, "-wal").exists();
+    let reading = options(&long_path.name(path))
+        .read_only(true)
+        .immutable(has_no_log)
+        .pragma("query_only", "ON");
+    let pool = SqlitePoolOptions::new().max_connections(1);
+    let connected = pool.connect_with(reading).await;
+    connected.map_err(|error| OpenError::no_connection(path, error))
 }
 
 /// Opens all connections.

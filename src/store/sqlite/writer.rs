@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    audit,
     batches::{WriteReply, split_into_transactions},
     errno,
     error::{FailureAction, failure_action, is_failed_write, is_file_error, is_out_of_room},
@@ -26,8 +27,9 @@ use super::{
     releases::Releases,
     tally::Tally,
 };
-use crate::store::write::{Write, WriteResult};
+use crate::store::write::{AuditedWrite, Write, WriteResult};
 use crate::{
+    audit::ChainHead,
     store::types::StoreError,
     sys::{clock, descriptors::is_shortage, disk_reserve::DiskReserve},
 };
@@ -41,7 +43,7 @@ const BATCH_MAX: usize = 256;
 #[derive(Debug)]
 pub(in crate::store) enum WriterRequest {
     /// Execute this write and answer.
-    Write(Write, WriteReply),
+    Write(AuditedWrite, WriteReply),
     /// Commit what has arrived, empty the log's file, and answer whether it is empty.
     EmptyLog(oneshot::Sender<bool>),
     /// Commit what has arrived, checkpoint, close, and answer.
@@ -74,6 +76,8 @@ pub(in crate::store) struct Writer {
     pub releases: Releases,
     /// Whether the last try to let those follow was refused; tried again after the next commit.
     pub release_refused: bool,
+    /// Where the audit trail ends.
+    pub trail: ChainHead,
     /// Is told of every committed change of a job's state.
     pub listener: Listener,
 }
@@ -117,7 +121,7 @@ impl Writer {
     }
 
     /// Lets the log begin again if it would become too long with a transaction that is larger than others.
-    async fn make_room(&mut self, pending: &[(Write, WriteReply)]) {
+    async fn make_room(&mut self, pending: &[(AuditedWrite, WriteReply)]) {
         let bytes = pending.iter().map(|(write, _)| write.log_bytes());
         self.make_room_in_log(bytes.sum()).await;
     }
@@ -128,7 +132,7 @@ impl Writer {
 
     /// Lets more of the jobs follow that wait for final ones, which are too many for one transaction.
     async fn release(&mut self) {
-        if let Err(error) = self.transaction(&[Write::Release]).await {
+        if let Err(error) = self.transaction(&[Write::Release.into()]).await {
             self.refusal(error);
             self.release_refused = true;
         }
@@ -139,7 +143,7 @@ impl Writer {
     async fn complete_batch(
         &mut self,
         mut requests: Vec<WriterRequest>,
-    ) -> (Vec<(Write, WriteReply)>, Option<oneshot::Sender<()>>) {
+    ) -> (Vec<(AuditedWrite, WriteReply)>, Option<oneshot::Sender<()>>) {
         // A task that is about to hand something in, such as the claim after a finish, gets the
         // chance to be part of this batch.
         tokio::task::yield_now().await;
@@ -164,7 +168,7 @@ impl Writer {
     }
 
     /// Closes the channel and takes what was handed in before.
-    async fn take_the_rest(&mut self, pending: &mut Vec<(Write, WriteReply)>) {
+    async fn take_the_rest(&mut self, pending: &mut Vec<(AuditedWrite, WriteReply)>) {
         self.requests.close();
         while let Some(request) = self.requests.recv().await {
             if let WriterRequest::Write(write, reply) = request {
@@ -175,7 +179,7 @@ impl Writer {
 
     /// Commits writes together and answers each. If one is refused, each gets a transaction of its
     /// own, so that the others are not lost with it.
-    async fn commit(&mut self, mut pending: Vec<(Write, WriteReply)>) {
+    async fn commit(&mut self, mut pending: Vec<(AuditedWrite, WriteReply)>) {
         if self.failed.is_cancelled() {
             return refuse_all(
                 pending.into_iter().map(|(_, reply)| reply),
@@ -186,7 +190,7 @@ impl Writer {
         if self.lacks_space_for_new(&pending) {
             // An input may be for a running process, and then costs no disk space.
             pending = refuse(pending, |write| {
-                write.can_wait() && !matches!(write, Write::Input(..))
+                write.can_wait() && !matches!(**write, Write::Input(..))
             });
         }
         let (mut writes, mut replies): (Vec<_>, Vec<_>) = pending.into_iter().unzip();
@@ -199,7 +203,9 @@ impl Writer {
         }
         if is_disk_full(&results) && writes.iter().any(|write| !write.can_wait()) {
             let pending = writes.into_iter().zip(replies).collect();
-            (writes, replies) = refuse(pending, Write::can_wait).into_iter().unzip();
+            (writes, replies) = refuse(pending, |write| write.can_wait())
+                .into_iter()
+                .unzip();
             results = self.transaction(&writes).await;
             while is_disk_full(&results) && self.disk_reserve.release() {
                 tracing::warn!(
@@ -214,7 +220,7 @@ impl Writer {
 
     async fn reply(
         &mut self,
-        writes: Vec<Write>,
+        writes: Vec<AuditedWrite>,
         replies: Vec<WriteReply>,
         results: sqlx::Result<Vec<WriteResult>>,
     ) {
@@ -238,7 +244,7 @@ impl Writer {
     /// Whether the disk has no space for something new: the part of the reserve that was released
     /// for ends and requests must be refilled first. Only checked if something new is among the
     /// writes.
-    fn lacks_space_for_new(&self, pending: &[(Write, WriteReply)]) -> bool {
+    fn lacks_space_for_new(&self, pending: &[(AuditedWrite, WriteReply)]) -> bool {
         let new = pending.iter().any(|(write, _)| write.can_wait());
         if !new || matches!(self.disk_reserve.missing(), Ok(0)) {
             return false;
@@ -254,7 +260,7 @@ impl Writer {
     ///
     /// BEGIN and COMMIT are plain statements: sqlx counts transactions by itself, and its count
     /// stays wrong after SQLite has rolled one back on its own, as it does on a full disk.
-    async fn transaction(&mut self, writes: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
+    async fn transaction(&mut self, writes: &[AuditedWrite]) -> sqlx::Result<Vec<WriteResult>> {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
@@ -298,7 +304,10 @@ impl Writer {
         }
     }
 
-    async fn execute_and_commit(&mut self, writes: &[Write]) -> sqlx::Result<Vec<WriteResult>> {
+    async fn execute_and_commit(
+        &mut self,
+        writes: &[AuditedWrite],
+    ) -> sqlx::Result<Vec<WriteResult>> {
         sqlx::query("BEGIN IMMEDIATE")
             .execute(&mut self.conn)
             .await?;
@@ -313,11 +322,13 @@ impl Writer {
             tally: &mut self.tally,
             key: &self.key,
             moves: Vec::new(),
+            entries: Vec::new(),
             touched_keys: BTreeSet::new(),
             releases: &mut releases,
         };
         let results = execute(&mut batch, writes).await?;
         write_events(&mut batch).await?;
+        let trail = audit::append(&mut batch, self.trail).await?;
         let (notices, moves) = (batch.notices, batch.moves);
         sqlx::query("COMMIT").execute(&mut self.conn).await?;
         // A commit to a file that has lost its name is lost when this process ends.
@@ -325,6 +336,7 @@ impl Writer {
             return Err(io::Error::other("it was removed or replaced").into());
         }
         self.tally.commit(&self.counts);
+        self.trail = trail;
         self.releases = releases;
         self.release_refused = false;
         self.notices.apply(notices);
@@ -370,9 +382,9 @@ fn refuse_all(replies: impl IntoIterator<Item = WriteReply>, error: &StoreError)
 
 /// Answers the writes that `refused` selects with `DiskFull`, and returns the others.
 fn refuse(
-    pending: Vec<(Write, WriteReply)>,
-    refused: impl Fn(&Write) -> bool,
-) -> Vec<(Write, WriteReply)> {
+    pending: Vec<(AuditedWrite, WriteReply)>,
+    refused: impl Fn(&AuditedWrite) -> bool,
+) -> Vec<(AuditedWrite, WriteReply)> {
     let (refused, others): (Vec<_>, Vec<_>) =
         pending.into_iter().partition(|(write, _)| refused(write));
     let refused = refused.into_iter().map(|(_, reply)| reply);
@@ -394,6 +406,7 @@ impl Writer {
         let counts = Arc::default();
         let tally = Tally::load(&mut opened.writer, &counts).await;
         let releases = Releases::load(&mut opened.writer).await;
+        let trail = audit::head(&mut opened.writer).await;
         Self {
             conn: opened.writer,
             key: opened.digest_key,
@@ -408,6 +421,7 @@ impl Writer {
             log: opened.log,
             releases: releases.expect("reads"),
             release_refused: false,
+            trail: trail.expect("reads"),
             listener: Listener::default(),
         }
     }
@@ -419,7 +433,8 @@ impl Writer {
     ) -> Vec<Result<WriteResult, StoreError>> {
         let (replies, results): (Vec<_>, Vec<_>) =
             writes.iter().map(|_| oneshot::channel()).unzip();
-        self.commit(writes.into_iter().zip(replies).collect()).await;
+        let writes = writes.into_iter().map(AuditedWrite::from);
+        self.commit(writes.zip(replies).collect()).await;
         let results = results.into_iter().map(|mut result| result.try_recv());
         results.map(|result| result.expect("answered")).collect()
     }

@@ -2,6 +2,7 @@
 //! violation, which it must find, beside one without, which it must pass.
 
 pub mod answers;
+pub mod audit;
 pub mod bytes;
 pub mod dependencies;
 pub mod ends;

@@ -248,7 +248,7 @@ async fn start(
 
 /// The job that has the key of `spec`, if it runs the same.
 async fn run_with_key(call: &ToolCall<'_>, spec: &JobSpec) -> Result<Option<Job>, Refusal> {
-    let executor = &call.caller.server.executor;
+    let executor = &call.caller.executor();
     Ok(executor
         .run_with_key(spec, &call.caller.principal())
         .await?)
@@ -298,7 +298,7 @@ const ALREADY: &str = "NOT started again: it is the same command, and the reply 
 /// program with the same name in another session is another client while its own call waits.
 async fn unanswered(call: &ToolCall<'_>, spec: &JobSpec) -> Result<Option<Job>, Refusal> {
     let client = bounded(&call.client.name);
-    let executor = &call.caller.server.executor;
+    let executor = &call.caller.executor();
     let job = executor
         .unanswered_run(
             spec,
@@ -322,7 +322,7 @@ async fn answer(
     note: Option<&'static str>,
     awaited: Awaited<'_>,
 ) -> Result<Reply, Refusal> {
-    let executor = &call.caller.server.executor;
+    let executor = &call.caller.executor();
     let number = JobRef::Number(job.number);
     let ending = waiting::wait(call, vec![number], asked.until, asked.wait).await?;
     drop(awaited);

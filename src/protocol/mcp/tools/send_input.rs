@@ -58,7 +58,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let longest = arguments::wait(&call, &params, arguments::WAIT_DEFAULT)?;
     let chars = arguments::max_chars(&params)?;
     let input = input(&call, &params)?;
-    let executor = &call.caller.server.executor;
+    let executor = &call.caller.executor();
     let job = jobs::required(call.caller, &call.arguments, "job").await?;
     let job = executor.get(job, Default::default()).await?;
     let (number, from) = (JobRef::Number(job.number), job.output_bytes);

@@ -12,11 +12,11 @@ use crate::protocol::{
     caller::Caller,
     jsonrpc::{envelope::to_raw, error::Refusal},
     methods::{
-        CONTAINERS_MAX, MANY_CONTAINERS_MAX, backup, control, delete, disk_usage, explain, get,
-        info, input, list, notice_list, notice_retry, notice_test, policy_reload, prune, query,
-        queue_delete, queue_list, queue_set, read, retention_delete, retention_list, retention_set,
-        retry, schedule_delete, schedule_list, schedule_run, schedule_set, search, token, update,
-        verify, wait,
+        CONTAINERS_MAX, MANY_CONTAINERS_MAX, audit_read, backup, control, delete, disk_usage,
+        explain, get, info, input, list, notice_list, notice_retry, notice_test, policy_reload,
+        prune, query, queue_delete, queue_list, queue_set, read, retention_delete, retention_list,
+        retention_set, retry, schedule_delete, schedule_list, schedule_run, schedule_set, search,
+        token, update, verify, wait,
     },
     narrowing::Narrowing,
 };
@@ -398,6 +398,12 @@ static METHODS: &[Method] = &[
         name: MethodName::of("token.rotate", &[Scope::Admin], Narrowing::Whole),
         mode: ordered!(token::rotate),
         ..CHANGES
+    },
+    Method {
+        name: MethodName::of("audit.read", &[Scope::Admin], Narrowing::Whole),
+        mode: ordered!(audit_read::execute),
+        long_reply: |_| true,
+        ..READS
     },
     Method {
         name: MethodName::of("server.backup", &[Scope::Admin], Narrowing::Whole),

@@ -1,0 +1,152 @@
+//! Signed notes (C2SP signed-note): a text, an empty line, and lines of signatures. Several notes may follow each other
+//! in a file.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use super::signer::{KEY_ID_BYTES, NoteSigner, VerifierKey};
+
+/// Begins a line with a signature: an em dash and a space.
+const SIGNATURE: &str = "\u{2014} ";
+
+/// A note with its signatures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedNote {
+    /// What is signed, with its last line end.
+    pub text: String,
+    signatures: Vec<NoteSignature>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NoteSignature {
+    name: String,
+    id: [u8; KEY_ID_BYTES],
+    signature: Vec<u8>,
+}
+
+impl NoteSignature {
+    fn read(line: &str) -> Option<Self> {
+        let (name, value) = line.strip_prefix(SIGNATURE)?.split_once(' ')?;
+        let bytes = STANDARD.decode(value).ok()?;
+        let (id, signature) = bytes.split_first_chunk::<KEY_ID_BYTES>()?;
+        Some(Self {
+            name: name.to_owned(),
+            id: *id,
+            signature: signature.to_vec(),
+        })
+    }
+}
+
+impl SignedNote {
+    /// Signs a text, which ends with a line end.
+    pub fn sign(text: String, signer: &NoteSigner) -> Self {
+        let signature = NoteSignature {
+            name: signer.key().name.clone(),
+            id: signer.key().id(),
+            signature: signer.sign(text.as_bytes()),
+        };
+        Self {
+            text,
+            signatures: vec![signature],
+        }
+    }
+
+    /// Whether one of its signatures is this key's and right.
+    pub fn is_signed_by(&self, key: &VerifierKey) -> bool {
+        let id = key.id();
+        let own = self
+            .signatures
+            .iter()
+            .filter(|one| one.name == key.name && one.id == id);
+        own.into_iter()
+            .any(|one| key.verifies(self.text.as_bytes(), &one.signature))
+    }
+
+    /// The notes in a text, in order. What is no note is left out: a line that begins with `origin` begins one, also
+    /// after a note that was cut off.
+    pub fn all(text: &str, origin: &str) -> Vec<Self> {
+        let mut notes: Vec<Self> = Vec::new();
+        let mut open: Option<String> = None;
+        let mut is_signed = false;
+        for line in text.lines() {
+            if line.starts_with(origin) {
+                (open, is_signed) = (Some(format!("{line}\n")), false);
+            } else if line.is_empty() {
+                is_signed = open.is_some();
+            } else if let Some(body) = &mut open {
+                match (is_signed, NoteSignature::read(line)) {
+                    (false, _) => *body += &format!("{line}\n"),
+                    (true, Some(signature)) => match notes.last_mut() {
+                        Some(last) if last.text == *body => last.signatures.push(signature),
+                        _ => notes.push(Self {
+                            text: body.clone(),
+                            signatures: vec![signature],
+                        }),
+                    },
+                    (true, None) => open = None,
+                }
+            }
+        }
+        notes
+    }
+}
+
+impl std::fmt::Display for SignedNote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}", self.text)?;
+        for one in &self.signatures {
+            let value = STANDARD.encode([&one.id[..], &one.signature].concat());
+            writeln!(f, "{SIGNATURE}{} {value}", one.name)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGIN: &str = "example.com/";
+
+    fn signer(byte: u8) -> NoteSigner {
+        NoteSigner::of_seed("example.com/x", [byte; 32]).expect("a key")
+    }
+
+    #[test]
+    fn notes_are_read_as_they_are_written() {
+        let notes: Vec<SignedNote> = (1..4)
+            .map(|nth| SignedNote::sign(format!("example.com/x\n{nth}\n"), &signer(1)))
+            .collect();
+        let file: String = notes.iter().map(|note| format!("\n{note}")).collect();
+        let read = SignedNote::all(&file, ORIGIN);
+        assert_eq!(read, notes);
+        assert!(read.iter().all(|note| note.is_signed_by(signer(1).key())));
+        assert!(!read[0].is_signed_by(signer(2).key()));
+        let changed = file.replace("\n2\n", "\n5\n");
+        let changed = SignedNote::all(&changed, ORIGIN);
+        let right: Vec<bool> = changed
+            .iter()
+            .map(|note| note.is_signed_by(signer(1).key()))
+            .collect();
+        assert_eq!(right, [true, false, true]);
+    }
+
+    #[test]
+    fn a_note_that_was_cut_off_hides_no_other_one() {
+        let note = SignedNote::sign("example.com/x\n1\n".to_owned(), &signer(1));
+        let whole = note.to_string();
+        for cut in (0..whole.len()).filter(|cut| whole.is_char_boundary(*cut)) {
+            let file = format!("\n{}\n{whole}", &whole[..cut]);
+            let read = SignedNote::all(&file, ORIGIN);
+            assert_eq!(read.last(), Some(&note), "{file:?}");
+            let right = read
+                .iter()
+                .filter(|note| note.is_signed_by(signer(1).key()));
+            // Only without its last line end it is as good as whole.
+            assert!(
+                right.count() <= 1 + usize::from(cut + 1 == whole.len()),
+                "{cut}"
+            );
+        }
+        assert_eq!(SignedNote::all("nothing\n\n\u{2014} x AAAA\n", ORIGIN), []);
+    }
+}

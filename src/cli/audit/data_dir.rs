@@ -1,0 +1,266 @@
+//! The server's side of `audit verify`: reads a data directory without its server, and compares jobs and their stored
+//! output with what the trail says of their ends. It changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    audit::{
+        ChainHead, Checkpoint, Finding, TrailCheck, VerifierKey,
+        chain::hex,
+        exported::TrailBegin,
+        trail::{TrailReport, TrailRow},
+    },
+    job::JobNumber,
+    output::{Item, Log, OutputWalk, WalkEvent},
+    spool::Layout,
+    store::{EndedRow, Store},
+};
+
+/// Entries and jobs that are read at once.
+const PAGE: u32 = 1000;
+/// How much of an output is read at once, bytes.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// The data directory, and what the trail says of its jobs.
+pub struct DataDirTrail {
+    store: Store,
+    log: Log,
+    /// What the trail says of the end of each job, with the entry's number.
+    ends: BTreeMap<JobNumber, (u64, Value)>,
+    /// Jobs that were submitted and whose end has no entry.
+    open: BTreeSet<JobNumber>,
+    removed: BTreeSet<JobNumber>,
+    /// Jobs whose output was removed.
+    trimmed: BTreeSet<JobNumber>,
+}
+
+impl DataDirTrail {
+    /// Opens the database for reading.
+    pub async fn open(layout: &Layout) -> anyhow::Result<Self> {
+        let store = Store::open_to_read(&layout.database()).await?;
+        Ok(Self {
+            log: Log::new(store.clone(), layout.spool()),
+            store,
+            ends: BTreeMap::new(),
+            open: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            trimmed: BTreeSet::new(),
+        })
+    }
+
+    /// Remembers what an entry says of jobs.
+    pub fn collect(&mut self, entry: &Value) {
+        let (target, result) = (&entry["target"], &entry["result"]);
+        let job = target["job"].as_i64();
+        match (entry["action"].as_str().unwrap_or_default(), job) {
+            _ if entry["decision"] != "allowed" => {}
+            ("job.end", Some(job)) => {
+                let seq = entry["seq"].as_u64().unwrap_or_default();
+                self.ends.insert(job, (seq, result.clone()));
+                self.open.remove(&job);
+            }
+            ("job.submit" | "job.retry", Some(job)) => drop(self.open.insert(job)),
+            ("job.submit" | "job.retry", None) => {
+                let number = |key: &str| target["jobs"][key].as_i64();
+                if let (Some(first), Some(last)) = (number("first"), number("last")) {
+                    self.open.extend(first..=last);
+                }
+            }
+            ("schedule.fire" | "schedule.run", _) => self.open.extend(numbers(&result["jobs"])),
+            ("job.delete", Some(job)) => drop(self.removed.insert(job)),
+            ("job.remove", _) if result["scope"] == "jobs" => {
+                self.removed.extend(numbers(&target["jobs"]));
+                self.trimmed.extend(numbers(&target["begun"]));
+            }
+            ("job.remove", _) => {
+                self.trimmed.extend(numbers(&target["jobs"]));
+                self.trimmed.extend(numbers(&target["begun"]));
+            }
+            _ => {}
+        }
+    }
+
+    /// Verifies the trail in the database, and compares the jobs with it.
+    pub async fn verify(
+        &mut self,
+        checkpoints: Vec<Checkpoint>,
+        keys: Vec<VerifierKey>,
+    ) -> anyhow::Result<TrailReport> {
+        let first = self.store.audit_page(0, 1).await?;
+        let begin = TrailBegin {
+            after: first.after,
+            key: first.key,
+            is_part: false,
+        };
+        let mut at = begin.after.seq;
+        let mut check = TrailCheck::new(begin, checkpoints, keys);
+        self.read_on(&mut check, &mut at).await?;
+        let (differing, missing) = self.compare_rows().await?;
+        let early: Vec<JobNumber> = self.open.iter().copied().collect();
+        let early = self.rows(&early).await?;
+        // A server that runs may have written more meanwhile.
+        self.read_on(&mut check, &mut at).await?;
+        for finding in differing {
+            check.find(finding);
+        }
+        for job in missing
+            .into_iter()
+            .filter(|job| !self.removed.contains(job))
+        {
+            let (seq, _) = self.ends[&job];
+            let what = format!(
+                "job {job}, whose end this is, is gone, and no entry says that it was removed"
+            );
+            check.find(Finding::at(seq, what));
+        }
+        for row in early.iter().filter(|row| self.open.contains(&row.number)) {
+            let what = format!(
+                "job {} is final, and no entry says how it ended",
+                row.number
+            );
+            check.find(Finding::general(what));
+        }
+        Ok(check.finish(None))
+    }
+
+    /// Verifies the entries after the entry `at`.
+    async fn read_on(&mut self, check: &mut TrailCheck, at: &mut u64) -> anyhow::Result<()> {
+        loop {
+            let page = self.store.audit_page(*at, PAGE).await?;
+            let Some(last) = page.rows.last() else {
+                return Ok(());
+            };
+            *at = last.seq;
+            for row in &page.rows {
+                let entry = check.add(TrailRow {
+                    seq: Some(row.seq),
+                    entry: &row.entry,
+                    hash: row.hash,
+                    prev: None,
+                });
+                if let Some(entry) = entry {
+                    self.collect(&entry);
+                }
+            }
+        }
+    }
+
+    /// Compares the data directory with a file that was exported from it, which ends at `head`.
+    pub async fn compare_with_file(&mut self, head: ChainHead) -> anyhow::Result<Vec<Finding>> {
+        let page = self.store.audit_page(head.seq.saturating_sub(1), 1).await?;
+        let mut findings = Vec::new();
+        let here = page.rows.first().filter(|row| row.seq == head.seq);
+        if page.head.seq < head.seq {
+            let what = format!(
+                "the trail in the data directory ends at entry {}, and that of the file at {}: its end was cut \
+                 off, or an older copy was put back",
+                page.head.seq, head.seq
+            );
+            findings.push(Finding::general(what));
+        } else if here.is_some_and(|here| here.hash != head.hash) {
+            let what =
+                "the data directory has another entry: it was written anew, or it is another copy";
+            findings.push(Finding::at(head.seq, what));
+        }
+        // What was removed since the export is not known here.
+        let (differing, _) = self.compare_rows().await?;
+        findings.extend(differing);
+        Ok(findings)
+    }
+
+    /// Compares every job whose end the trail has; also returns those that are not there.
+    async fn compare_rows(&self) -> anyhow::Result<(Vec<Finding>, Vec<JobNumber>)> {
+        let (mut findings, mut missing) = (Vec::new(), Vec::new());
+        let jobs: Vec<JobNumber> = self.ends.keys().copied().collect();
+        for jobs in jobs.chunks(PAGE as usize) {
+            let rows = self.rows(jobs).await?;
+            let rows: BTreeMap<JobNumber, EndedRow> =
+                rows.into_iter().map(|row| (row.number, row)).collect();
+            for job in jobs {
+                match rows.get(job) {
+                    Some(row) => findings.extend(self.compare(row).await?),
+                    None => missing.push(*job),
+                }
+            }
+        }
+        Ok((findings, missing))
+    }
+
+    async fn rows(&self, jobs: &[JobNumber]) -> anyhow::Result<Vec<EndedRow>> {
+        Ok(self.store.ended_rows(jobs).await?)
+    }
+
+    /// Compares a job's row, and then its stored output, with the entry of its end.
+    async fn compare(&self, row: &EndedRow) -> anyhow::Result<Option<Finding>> {
+        let job = row.number;
+        let (seq, end) = &self.ends[&job];
+        let is_trimmed = self.trimmed.contains(&job) || self.removed.contains(&job);
+        let of_output = |key: &str| key.starts_with("output") || key.starts_with("dropped");
+        let keys: BTreeSet<&String> = [end, &row.end]
+            .into_iter()
+            .filter_map(Value::as_object)
+            .flat_map(|one| one.keys())
+            .filter(|key| !is_trimmed || !of_output(key))
+            .collect();
+        let differs = |key: &&&String| end.get(key.as_str()) != row.end.get(key.as_str());
+        let differing: Vec<String> = keys
+            .iter()
+            .filter(differs)
+            .map(|key| {
+                format!(
+                    "{key} is {}, and the entry says {}",
+                    row.end[*key], end[*key]
+                )
+            })
+            .collect();
+        if !differing.is_empty() {
+            let what = format!("the row of job {job} was changed: {}", differing.join("; "));
+            return Ok(Some(Finding::at(*seq, what)));
+        }
+        let Some(said) = end["output_sha256"].as_str().filter(|_| !is_trimmed) else {
+            return Ok(None);
+        };
+        let stored = self.hash(row).await?;
+        let is_same = stored.as_deref() == Ok(said);
+        Ok((!is_same).then(|| {
+            let found = stored.map_or_else(|why| why, |stored| format!("its SHA-256 is {stored}"));
+            let what = format!(
+                "the stored output of job {job} was changed: {found}, and the entry says {said}"
+            );
+            Finding::at(*seq, what)
+        }))
+    }
+
+    /// SHA-256 of a job's stored output, or why it has none.
+    async fn hash(&self, row: &EndedRow) -> anyhow::Result<Result<String, String>> {
+        let mut walk = OutputWalk::new(row.number, row.output_bytes, true, PIECE_BYTES);
+        let mut hasher = Sha256::new();
+        while !walk.is_over() {
+            let step = walk.step(&self.log).await;
+            for event in step.context("the stored output cannot be read")? {
+                match event {
+                    WalkEvent::Item(Item::Chunk(chunk)) => hasher.update(&chunk.data),
+                    WalkEvent::Item(Item::Gap(gap)) => {
+                        return Ok(Err(format!("it has a gap at {}", gap.from)));
+                    }
+                    WalkEvent::Problem(problem) => return Ok(Err(problem.message)),
+                    WalkEvent::Lost(offset) => {
+                        return Ok(Err(format!("bytes before {offset} are missing")));
+                    }
+                    WalkEvent::SegmentEnd(_) => {}
+                }
+            }
+        }
+        Ok(Ok(hex(&hasher.finalize())))
+    }
+}
+
+/// The numbers of a list.
+fn numbers(list: &Value) -> Vec<JobNumber> {
+    let list = list.as_array().into_iter().flatten();
+    list.filter_map(Value::as_i64).collect()
+}

@@ -1,0 +1,296 @@
+//! The rows of the audit trail: the writer appends them at the end of each transaction, so that a change and its entry
+//! are committed together.
+//!
+//! What an entry says is in `audit_entries`; the chain of their hashes is `audit::chain`.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sqlx::SqliteConnection;
+
+use super::{
+    columns::{self, from_json_opt, int, malformed},
+    events,
+    job_snapshot::WriteBatch,
+};
+use crate::{
+    access::Origin,
+    audit::{
+        AuditEntry, ChainHead,
+        chain::{HASH_BYTES, hex},
+        trail::{KEY_ACTION, PRUNE_ACTION},
+    },
+    job::{JobNumber, Micros, signal},
+    store::audit_types::{AuditPage, AuditRow, EndedRow, PrunedTrail},
+    sys::clock,
+};
+
+/// The most entries that one transaction prunes.
+const PRUNE_MAX: i64 = 10_000;
+
+/// Where the trail ends.
+pub(in crate::store) async fn head(conn: &mut SqliteConnection) -> sqlx::Result<ChainHead> {
+    let row = sqlx::query!(
+        r#"SELECT seq AS "seq!: i64", hash AS "hash!: Vec<u8>" FROM audit
+           WHERE seq = (SELECT max(seq) FROM audit)
+           UNION ALL SELECT seq, hash FROM audit_base
+           WHERE NOT EXISTS (SELECT 1 FROM audit)"#
+    );
+    let row = row.fetch_one(conn).await?;
+    chain_head(row.seq, &row.hash)
+}
+
+fn chain_head(seq: i64, hash: &[u8]) -> sqlx::Result<ChainHead> {
+    let hash = hash.try_into();
+    Ok(ChainHead {
+        seq: seq as u64,
+        hash: hash.map_err(|_| malformed("the hash of an entry has 32 bytes"))?,
+    })
+}
+
+/// Writes the entries of a transaction, with those of the jobs that it has ended; returns where the trail ends then.
+pub(super) async fn append(
+    batch: &mut WriteBatch<'_>,
+    mut head: ChainHead,
+) -> sqlx::Result<ChainHead> {
+    let mut entries = std::mem::take(&mut batch.entries);
+    entries.extend(ends(batch).await?);
+    if entries.is_empty() {
+        return Ok(head);
+    }
+    let (at, first) = (clock::now(), int(head.seq + 1));
+    // The texts and the hashes go as one value each, and are cut by SQL: as JSON they would be escaped and parsed.
+    let (mut texts, mut hashes) = (
+        String::new(),
+        Vec::with_capacity(entries.len() * HASH_BYTES),
+    );
+    let mut places = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        let text = entry.text(head.seq + 1, at);
+        head = head.after(&text);
+        hashes.extend(head.hash);
+        places.push((texts.len() + 1, text.len()));
+        texts.push_str(&text);
+        if entry.action == KEY_ACTION {
+            keep_key(batch.conn, head.seq, entry).await?;
+        }
+    }
+    let (texts, places) = (texts.into_bytes(), columns::json(&places)?);
+    sqlx::query!(
+        "INSERT INTO audit (seq, at, entry, hash)
+         SELECT ?1 + key, ?2, CAST(substr(?3, value ->> 0, value ->> 1) AS TEXT),
+                substr(?4, 1 + 32 * key, 32)
+         FROM json_each(?5)",
+        first,
+        at.0,
+        texts,
+        hashes,
+        places
+    )
+    .execute(&mut *batch.conn)
+    .await?;
+    Ok(head)
+}
+
+async fn keep_key(conn: &mut SqliteConnection, seq: u64, entry: &AuditEntry) -> sqlx::Result<()> {
+    let (seq, key) = (int(seq), entry.result["key"].as_str());
+    sqlx::query!(
+        "INSERT INTO audit_keys (seq, key) VALUES (?1, ?2)",
+        seq,
+        key
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The entries of the jobs that the transaction has ended.
+async fn ends(batch: &mut WriteBatch<'_>) -> sqlx::Result<Vec<AuditEntry>> {
+    let ended = batch.moves.iter().filter(|one| one.to.is_final());
+    let ended: Vec<JobNumber> = ended.map(|one| one.job).collect();
+    if ended.is_empty() {
+        return Ok(Vec::new());
+    }
+    let origin = Arc::new(Origin::server());
+    let rows = self::ended(batch.conn, &ended).await?;
+    let entries = rows.into_iter().map(|row| {
+        let target = json!({"job": row.number});
+        AuditEntry::allowed("job.end", origin.clone(), target, row.end)
+    });
+    Ok(entries.collect())
+}
+
+/// What the rows of those of these jobs say that are final, in their order.
+pub(in crate::store) async fn ended(
+    conn: &mut SqliteConnection,
+    jobs: &[JobNumber],
+) -> sqlx::Result<Vec<EndedRow>> {
+    let jobs = columns::json(&jobs)?;
+    let rows = sqlx::query!(
+        r#"SELECT j.number AS "number!: i64", j.state AS "state!: String", j.reason AS "reason: String",
+               j.attempt AS "attempt!: u32", j.exit_code AS "exit_code: i32", j.signal AS "signal: i32",
+               j.spawn_error AS "spawn_error: String", j.output_bytes AS "output_bytes!: i64",
+               j.dropped_bytes AS "dropped_bytes!: i64", j.output_sha256 AS "output_sha256: String",
+               j.leaked AS "leaked!: i64"
+           FROM json_each(?1) AS w CROSS JOIN jobs AS j ON j.number = w.value
+           WHERE +j.state IN ('succeeded', 'failed', 'cancelled') ORDER BY w.key"#,
+        jobs
+    );
+    let rows = rows.fetch_all(conn).await?.into_iter();
+    rows.map(|row| {
+        let mut end = json!({
+            "state": events::state(&row.state)?.name(),
+            "attempt": row.attempt,
+            "output_bytes": row.output_bytes,
+            "output_sha256": row.output_sha256,
+        });
+        let spawn_error: Option<Value> = from_json_opt(row.spawn_error.as_deref())?;
+        for (key, value) in [
+            ("reason", row.reason.map(Value::from)),
+            ("exit_code", row.exit_code.map(Value::from)),
+            (
+                "signal",
+                row.signal
+                    .map(|signal| signal::name(signal).to_string().into()),
+            ),
+            ("spawn_error", spawn_error),
+            (
+                "dropped_bytes",
+                (row.dropped_bytes > 0).then(|| row.dropped_bytes.into()),
+            ),
+            ("leaked", (row.leaked > 0).then(|| row.leaked.into())),
+        ] {
+            if let Some(value) = value {
+                end[key] = value;
+            }
+        }
+        Ok(EndedRow {
+            number: row.number,
+            end,
+            output_bytes: row.output_bytes as u64,
+        })
+    })
+    .collect()
+}
+
+/// Removes the oldest entries that were made before `before`, and adds the entry that says so.
+pub(super) async fn prune(
+    batch: &mut WriteBatch<'_>,
+    before: Micros,
+) -> sqlx::Result<Option<PrunedTrail>> {
+    let conn = &mut *batch.conn;
+    let oldest = sqlx::query!(
+        r#"SELECT min(seq) AS "first: i64", max(seq) AS "last: i64",
+               min(CASE WHEN at >= ?1 THEN seq END) AS "kept: i64"
+           FROM (SELECT seq, at FROM audit ORDER BY seq LIMIT ?2)"#,
+        before.0,
+        PRUNE_MAX
+    );
+    let oldest = oldest.fetch_one(&mut *conn).await?;
+    let (Some(first), Some(last)) = (oldest.first, oldest.last) else {
+        return Ok(None);
+    };
+    let through = oldest.kept.map_or(last, |kept| kept - 1);
+    if through < first {
+        return Ok(None);
+    }
+    let hash = sqlx::query_scalar!(
+        r#"UPDATE audit_base SET seq = ?1, hash = (SELECT hash FROM audit WHERE seq = ?1)
+           RETURNING hash AS "hash!: Vec<u8>""#,
+        through
+    );
+    let hash = hash.fetch_one(&mut *conn).await?;
+    sqlx::query!("DELETE FROM audit WHERE seq <= ?1", through)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query!(
+        "DELETE FROM audit_keys WHERE seq < (SELECT max(seq) FROM audit_keys WHERE seq <= ?1)",
+        through
+    )
+    .execute(&mut *conn)
+    .await?;
+    let key = key_at(conn, through as u64).await?;
+    let result = json!({"through": through, "hash": hex(&hash), "key": key});
+    let origin = Arc::new(Origin::server());
+    batch
+        .entries
+        .push(AuditEntry::allowed(PRUNE_ACTION, origin, json!({}), result));
+    Ok(Some(PrunedTrail {
+        through: through as u64,
+        entries: (through + 1 - first) as u64,
+    }))
+}
+
+/// The verifier's key that is in force after the entry `seq`.
+pub(in crate::store) async fn key_at(
+    conn: &mut SqliteConnection,
+    seq: u64,
+) -> sqlx::Result<Option<String>> {
+    let seq = int(seq);
+    sqlx::query_scalar!(
+        r#"SELECT key AS "key!: String" FROM audit_keys WHERE seq <= ?1 ORDER BY seq DESC LIMIT 1"#,
+        seq
+    )
+    .fetch_optional(conn)
+    .await
+}
+
+/// Up to `limit` entries after the entry `after`.
+pub(in crate::store) async fn page(
+    conn: &mut SqliteConnection,
+    after: u64,
+    limit: u32,
+) -> sqlx::Result<AuditPage> {
+    let wanted = int(after);
+    let before = sqlx::query!(
+        r#"SELECT seq AS "seq!: i64", hash AS "hash!: Vec<u8>" FROM audit WHERE seq = ?1
+           UNION ALL SELECT seq, hash FROM audit_base ORDER BY 1 DESC LIMIT 1"#,
+        wanted
+    );
+    let before = before.fetch_one(&mut *conn).await?;
+    let rows = sqlx::query!(
+        r#"SELECT seq AS "seq!: i64", entry AS "entry!: String", hash AS "hash!: Vec<u8>"
+           FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2"#,
+        before.seq,
+        limit
+    );
+    let rows = rows.fetch_all(&mut *conn).await?.into_iter().map(|row| {
+        let head = chain_head(row.seq, &row.hash)?;
+        Ok(AuditRow {
+            seq: head.seq,
+            entry: row.entry,
+            hash: head.hash,
+        })
+    });
+    Ok(AuditPage {
+        after: chain_head(before.seq, &before.hash)?,
+        key: key_at(conn, before.seq as u64).await?,
+        rows: rows.collect::<sqlx::Result<_>>()?,
+        head: head(conn).await?,
+    })
+}
+
+/// The number of the last entry before the first one of this time or later. Entries are made in the order of their
+/// times, unless the clock was set back.
+pub(in crate::store) async fn before(
+    conn: &mut SqliteConnection,
+    since: Micros,
+) -> sqlx::Result<u64> {
+    let all = sqlx::query!(
+        r#"SELECT coalesce(min(seq), 1) AS "first!: i64", coalesce(max(seq), 0) AS "last!: i64" FROM audit"#
+    );
+    let all = all.fetch_one(&mut *conn).await?;
+    let (mut low, mut high) = (all.first, all.last + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let at = sqlx::query_scalar!(
+            r#"SELECT at AS "at!: i64" FROM audit WHERE seq >= ?1 ORDER BY seq LIMIT 1"#,
+            middle
+        );
+        match at.fetch_optional(&mut *conn).await? {
+            Some(at) if at < since.0 => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    Ok((low - 1) as u64)
+}
