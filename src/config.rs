@@ -181,6 +181,11 @@ settings! {
     write_buffer_bytes: u64 = 16 << 10, 0..=(1 << 24);
     /// File with rules that say which jobs are taken, or none for every job. It is loaded again on SIGHUP.
     policy: Option<PathBuf> = None, ();
+    /// Directory with secrets, one file each that only its owner can read, or none. Jobs refer to them by name;
+    /// the credentials of a systemd service are a second source.
+    secrets_dir: Option<PathBuf> = None, ();
+    /// Longest value of a secret, bytes.
+    secret_bytes_max: u64 = 64 << 10, 1..=(96 << 10);
     /// Which log lines are written: a level (error, warn, info, debug, trace) or a filter.
     log_level: String = "info".to_owned(), ();
     /// Format of log lines: text, json, or auto (text on a terminal).

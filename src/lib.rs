@@ -30,6 +30,8 @@ pub mod shim;
 // The server.
 pub mod policy;
 
+pub mod secrets;
+
 pub mod store;
 
 pub mod output;

@@ -13,7 +13,7 @@ use std::{
 
 /// Every module of the crate, and what it may know, in the order of `src/lib.rs`: a module may know
 /// nothing that is listed after it.
-const MAY_KNOW: [(&str, &[&str]); 23] = [
+const MAY_KNOW: [(&str, &[&str]); 24] = [
     ("job", &[]),
     ("sys", &["job"]),
     ("access", &["job", "sys"]),
@@ -26,11 +26,14 @@ const MAY_KNOW: [(&str, &[&str]); 23] = [
     ("clean", &["sys", "launch"]),
     ("shim", &["job", "spool", "sys", "escape"]),
     ("policy", &["job", "sys"]),
+    ("secrets", &["job"]),
     ("store", &["access", "job", "sys"]),
     ("output", &["job", "spool", "store", "sys"]),
     (
         "supervisor",
-        &["job", "spool", "policy", "store", "output", "sys"],
+        &[
+            "job", "spool", "policy", "secrets", "store", "output", "sys",
+        ],
     ),
     (
         "scheduler",
@@ -53,6 +56,7 @@ const MAY_KNOW: [(&str, &[&str]); 23] = [
             "job",
             "spool",
             "policy",
+            "secrets",
             "store",
             "output",
             "supervisor",

@@ -27,6 +27,7 @@ use crate::{
     policy::{PolicyError, PolicyGuard},
     query::{Queries, QuerySettings},
     scheduler::{DueJobs, Scheduler, Wakeup, rescue::Rescuer},
+    secrets::{SecretSettings, SecretSources, SecretsDirError},
     spool::{Layout, SegmentName, dropped_range, unsynced},
     store::{Epoch, OnMigration, OpenAttempt, OpenError, Store, StoreBounds, Stored},
     supervisor::{
@@ -93,6 +94,8 @@ pub struct ExecutorSettings {
     pub notices: NoticeSettings,
     /// The file of the policy, if there is one.
     pub policy: Option<PathBuf>,
+    /// Where secrets come from.
+    pub secrets: SecretSettings,
 }
 
 /// Why an executor cannot start.
@@ -128,6 +131,9 @@ pub enum StartError {
     /// The policy cannot be put in force. Without it, more would be allowed than its author wants.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The directory of secrets cannot be used.
+    #[error(transparent)]
+    Secrets(#[from] SecretsDirError),
     /// The data directory or the kernel's own files cannot be read.
     #[error("the data directory cannot be used: {0}")]
     Io(#[from] io::Error),
@@ -146,6 +152,7 @@ impl Executor {
         refuse_missing_database(&layout)?;
         look_up_user()?;
         let policy = load_policy(&settings)?;
+        let secrets = Arc::new(SecretSources::new(&settings.secrets)?);
         if DiskReserve::of_data_dir(layout.root())?.release_below(START_BYTES) {
             tracing::warn!(
                 "the disk is full: the disk reserve (ballast_bytes) is given up for the start"
@@ -167,7 +174,11 @@ impl Executor {
         let hub = Hub::new(arms);
         let log = Log::new(store.clone(), layout.spool());
         let ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
-        let ctx = Context { policy, ..ctx };
+        let ctx = Context {
+            policy,
+            secrets,
+            ..ctx
+        };
         let (event_sender, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, event_sender.clone(), armed);
         let (wakeup, due) = listen(&store, &hub)?;
@@ -304,6 +315,7 @@ fn context(
     Ok(Context {
         bounds: bounds(&layout, settings)?,
         policy: None,
+        secrets: Arc::default(),
         unlinker: Unlinker::new(layout.spool()),
         directory: Directory::new(layout.shims()),
         shim_search: ShimSearch::new(layout.root().to_owned()),

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{AttemptRef, ShimKey};
 use crate::job::{
-    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, SpawnError,
-    StopRequest, Survivor, WhenFull,
+    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, SecretVariable,
+    SpawnError, StopRequest, Survivor, WhenFull,
 };
 
 /// Version of this protocol; a shim sends it in its `welcome`.
@@ -41,6 +41,13 @@ pub struct RunSpec {
     pub cwd: String,
     /// The whole environment, in order.
     pub env: Vec<(String, String)>,
+    /// Variables that are secrets. They go through this message alone, and are in no file. Only for a shim
+    /// that has said in its `welcome` that it knows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret_env: Vec<SecretVariable>,
+    /// Whether the values of `secret_env` are masked in the output.
+    #[serde(default = "redacts", skip_serializing_if = "is_set")]
+    pub redact: bool,
     /// File mode creation mask.
     pub umask: u32,
     /// Resource limits that the kernel enforces on the process.
@@ -96,6 +103,15 @@ pub struct RunSpec {
     /// arguments are then `/bin/false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<SpawnError>,
+}
+
+/// The value of `redact` where it is left out.
+fn redacts() -> bool {
+    true
+}
+
+fn is_set(flag: &bool) -> bool {
+    *flag
 }
 
 /// What a policy has judged of an attempt.
@@ -290,6 +306,9 @@ pub enum FromShim {
         pid: i32,
         /// Its state.
         state: ShimState,
+        /// Whether it takes secrets and masks them. Versions before this field do not.
+        #[serde(default)]
+        takes_secrets: bool,
     },
     /// Answers a `hello` with too low an epoch; the connection is closed after it.
     Stale {

@@ -1,10 +1,13 @@
 //! The settings as the parts of the server take them.
 
+use std::path::PathBuf;
+
 use crate::{
     config::Settings,
     executor::{ExecutorSettings, RetentionSettings, SearchSettings, VerifySettings},
     notices::NoticeSettings,
     query::{QueryLimits as QueryBounds, QuerySettings},
+    secrets::{CREDENTIALS_VARIABLE, SecretSettings},
     store::StoreBounds,
 };
 
@@ -57,5 +60,10 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
             waiting_max: settings.notices_waiting_max,
         },
         policy: settings.policy.clone(),
+        secrets: SecretSettings {
+            directory: settings.secrets_dir.clone(),
+            credentials: std::env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from),
+            bytes_max: settings.secret_bytes_max,
+        },
     }
 }

@@ -39,6 +39,7 @@ pub async fn execute(
         "notices": info.notices,
         "principal": principal::view(&caller.principal()),
         "policy": server.executor.policy_status(),
+        "secrets": {"sources": server.executor.secret_sources()},
         "limits": limits::all(&server.settings),
     })))
 }

@@ -10,7 +10,7 @@ use crate::{
     spool::{AttemptRef, ToShim},
     supervisor::{
         AttemptId, AttemptWatch, connection::ShimConnection, earlier_lines::lines_before, policy,
-        registry::ShimCommand, spec,
+        registry::ShimCommand, secrets, spec,
     },
 };
 
@@ -50,6 +50,11 @@ impl ShimHandle {
                 if let Some(guard) = &self.ctx.policy {
                     policy::apply(&mut spec, guard, &claim);
                 }
+                secrets::resolve(&mut spec, &self.ctx.secrets, &claim).await;
+                if !spec.secret_env.is_empty() && !self.takes_secrets {
+                    self.refuse_secrets(key);
+                    return Ok(Flow::Continue);
+                }
                 connection.send(&ToShim::Run(Box::new(spec))).await?;
                 connection
                     .send(&ToShim::Arm {
@@ -78,6 +83,20 @@ impl ShimHandle {
             command => self.on_attempt_command(connection, command).await?,
         }
         Ok(Flow::Continue)
+    }
+
+    /// The shim is of a version before secrets: it would start the job without them. Another one gets it.
+    fn refuse_secrets(&mut self, key: AttemptId) {
+        let AttemptId { job, attempt } = key;
+        tracing::warn!(
+            job,
+            attempt,
+            shim = self.offer.shim,
+            version = self.offer.version,
+            "a shim of an earlier version takes no secrets; the job waits for another one"
+        );
+        let pause = self.refusals.record_refusal();
+        self.free_after(Some(key), true, pause);
     }
 
     /// Passes a command about one attempt on, or keeps it until the shim is given that attempt.
