@@ -547,7 +547,10 @@ mod tests {
         fs::create_dir(directory.path().join("..data")).expect("made");
         write(&directory, "..data/token", "s3cret", 0o600);
         symlink("..data/token", directory.path().join("token")).expect("a link");
-        assert_eq!(value(&sources(&directory), "token").as_deref(), Ok("s3cret"));
+        assert_eq!(
+            value(&sources(&directory), "token").as_deref(),
+            Ok("s3cret")
+        );
     }
 
     #[test]
@@ -594,7 +597,8 @@ mod tests {
         assert!(refused.to_string().contains("chmod go-w"), "{refused}");
         let missing = directory.path().join("missing");
         assert!(SecretSources::new(&settings(Some(&missing), None)).is_err());
-        let none = SecretSources::new(&settings(None, Some(Path::new("relative")))).expect("no source");
+        let none =
+            SecretSources::new(&settings(None, Some(Path::new("relative")))).expect("no source");
         assert!(none.is_empty());
     }
 

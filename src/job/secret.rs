@@ -234,7 +234,10 @@ mod tests {
     fn names_are_plain_file_names() {
         let longest = "n".repeat(SecretName::BYTES_MAX);
         for name in ["gh-token", "A.b_c-9", "-", "_", "a..b", longest.as_str()] {
-            assert_eq!(SecretName::read(name).map(String::from), Ok(name.to_owned()));
+            assert_eq!(
+                SecretName::read(name).map(String::from),
+                Ok(name.to_owned())
+            );
         }
         let long = "n".repeat(SecretName::BYTES_MAX + 1);
         for wrong in ["", ".", "..", ".a", "a/b", "a b", "a\n", "a\0", "é", &long] {
@@ -256,7 +259,10 @@ mod tests {
             json!({"secret": "a", "x": 1}),
             json!({"secret": "../a"}),
         ] {
-            assert!(serde_json::from_value::<EnvValue>(wrong.clone()).is_err(), "{wrong}");
+            assert!(
+                serde_json::from_value::<EnvValue>(wrong.clone()).is_err(),
+                "{wrong}"
+            );
         }
     }
 
@@ -270,7 +276,10 @@ mod tests {
             (json!({"A": {"secret": "../x"}}), "env.A.secret"),
             (json!({"A": {"secret": 1}}), "env.A.secret"),
             (json!({"A": {}}), "env.A.secret"),
-            (json!({"A": {"secret": "x", "default": ""}}), "env.A.default"),
+            (
+                json!({"A": {"secret": "x", "default": ""}}),
+                "env.A.default",
+            ),
             (json!({"PATH": {"secret": "x"}}), "env.PATH.secret"),
         ] {
             assert_eq!(refused(env.clone()).as_deref(), Some(key), "{env}");
@@ -287,7 +296,10 @@ mod tests {
             value: SecretText::new("s3cret".to_owned()),
         };
         let shown = format!("{variable:?} {variable:#?}");
-        assert!(shown.contains("GH_TOKEN") && !shown.contains("s3cret"), "{shown}");
+        assert!(
+            shown.contains("GH_TOKEN") && !shown.contains("s3cret"),
+            "{shown}"
+        );
         assert_eq!(variable.value.expose(), "s3cret");
     }
 }

@@ -38,9 +38,15 @@ impl Judged {
             requester: requester.clone(),
             command: job.command.clone(),
             cwd: job.cwd.clone().unwrap_or_else(|| home.to_owned()),
-            path: job.env.get("PATH").and_then(EnvValue::text).map(str::to_owned),
+            path: job
+                .env
+                .get("PATH")
+                .and_then(EnvValue::text)
+                .map(str::to_owned),
             names: changed.map(|(name, _)| name.clone()).collect(),
-            secrets: references(&job.env).map(|(_, name)| name.to_string()).collect(),
+            secrets: references(&job.env)
+                .map(|(_, name)| name.to_string())
+                .collect(),
             bounds: JobBounds::of(job),
         }
     }

@@ -32,7 +32,11 @@ pub(super) async fn resolve(spec: &mut RunSpec, sources: &Arc<SecretSources>, cl
         },
     };
     let job = claim.number;
-    tracing::warn!(job, why = refusal.what, "a job fails to start without its secrets");
+    tracing::warn!(
+        job,
+        why = refusal.what,
+        "a job fails to start without its secrets"
+    );
     // For a shim that does not know the refusal.
     spec.argv = vec!["/bin/false".to_owned()];
     spec.refusal = Some(refusal);

@@ -131,7 +131,13 @@ fn environment(claim: &ClaimedJob, instance: &str, data_dir: &Path) -> Vec<(Stri
     let own = claim.job.env.iter();
     env.extend(own.filter_map(|(name, value)| Some((name.clone(), value.text()?.to_owned()))));
     // The secret takes the place of ours.
-    env.retain(|name, _| claim.job.env.get(name).is_none_or(|own| own.secret().is_none()));
+    env.retain(|name, _| {
+        claim
+            .job
+            .env
+            .get(name)
+            .is_none_or(|own| own.secret().is_none())
+    });
     env.insert(JOB_ID_VARIABLE.into(), claim.id.to_string());
     env.insert(INSTANCE_VARIABLE.into(), instance.to_owned());
     env.insert("CC_EXECUTOR_JOB".into(), claim.number.to_string());

@@ -54,6 +54,7 @@ mod retention;
 mod retry;
 mod schedules;
 mod search;
+mod secret_refs;
 mod secrets;
 mod service;
 mod session;

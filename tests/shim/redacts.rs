@@ -48,7 +48,10 @@ fn the_process_has_the_value_and_neither_stream_shows_it() {
     ));
     assert_eq!(facts.exit, code(0));
     let mask = "*".repeat(TOKEN.len());
-    assert_eq!(text(&shim, Stream::Stdout), format!("out {mask}.\nTOKEN={mask}\n"));
+    assert_eq!(
+        text(&shim, Stream::Stdout),
+        format!("out {mask}.\nTOKEN={mask}\n")
+    );
     assert_eq!(text(&shim, Stream::Stderr), format!("err {mask} {mask}\n"));
     assert_eq!(facts.end_offset, 46 + 47 + 86);
 }
@@ -56,7 +59,10 @@ fn the_process_has_the_value_and_neither_stream_shows_it() {
 #[test]
 fn variables_of_the_executor_are_no_secrets_values() {
     let shim = Shim::start();
-    let mut spec = with_secrets(shell("echo $CC_EXECUTOR_JOB"), &[("CC_EXECUTOR_JOB", TOKEN)]);
+    let mut spec = with_secrets(
+        shell("echo $CC_EXECUTOR_JOB"),
+        &[("CC_EXECUTOR_JOB", TOKEN)],
+    );
     spec.env.push(("CC_EXECUTOR_JOB".into(), "1".into()));
     shim.run_to_end(spec);
     assert_eq!(text(&shim, Stream::Stdout), "1\n");
@@ -100,9 +106,13 @@ fn what_comes_byte_by_byte_is_masked_from_the_fourth_byte_on() {
     for written in 1..=TOKEN.len() as u64 {
         // Three are passed on; then nothing comes before the last one.
         match written {
-            1..=3 => until("it is stored", || shim.output(Stream::Stdout).len() as u64 == written),
+            1..=3 => until("it is stored", || {
+                shim.output(Stream::Stdout).len() as u64 == written
+            }),
             _ if written < TOKEN.len() as u64 => {}
-            _ => until("all is stored", || shim.output(Stream::Stdout).len() == TOKEN.len()),
+            _ => until("all is stored", || {
+                shim.output(Stream::Stdout).len() == TOKEN.len()
+            }),
         }
         next.write_all(b"\n").expect("go on");
     }
@@ -157,7 +167,10 @@ fn a_reader_is_woken_by_what_is_released_and_not_by_what_is_held_back() {
     let shim = Shim::start();
     let go = shim.dir.path().join("go");
     let (mut server, _) = shim.hello(1);
-    server.run(with_token(&format!("printf 'ask ghp_1'; {}; echo", await_file(&go))));
+    server.run(with_token(&format!(
+        "printf 'ask ghp_1'; {}; echo",
+        await_file(&go)
+    )));
     server.started();
     server.send(&arm(0));
     let grew = |server: &mut crate::harness::Server| {
@@ -191,13 +204,17 @@ fn much_text(bytes: usize) -> (Vec<u8>, Vec<u8>) {
 fn is_masked(found: &[u8], expected: &[u8]) -> bool {
     let mut start = 0;
     found.len() == expected.len()
-        && found.iter().zip(expected).enumerate().all(|(at, (found, expected))| {
-            if *expected != b'*' {
-                start = at + 1;
-            }
-            found == expected
-                || (at - start < 3 && TOKEN.as_bytes().get(at - start) == Some(found))
-        })
+        && found
+            .iter()
+            .zip(expected)
+            .enumerate()
+            .all(|(at, (found, expected))| {
+                if *expected != b'*' {
+                    start = at + 1;
+                }
+                found == expected
+                    || (at - start < 3 && TOKEN.as_bytes().get(at - start) == Some(found))
+            })
 }
 
 #[test]
@@ -206,7 +223,10 @@ fn megabytes_through_many_segments_are_masked_everywhere() {
     let (text, expected) = much_text(3_000_000);
     let file = shim.dir.path().join("data");
     fs::write(&file, &text).expect("written");
-    let mut job = with_secrets(spec(&["cat", file.to_str().expect("UTF-8")]), &[("TOKEN", TOKEN)]);
+    let mut job = with_secrets(
+        spec(&["cat", file.to_str().expect("UTF-8")]),
+        &[("TOKEN", TOKEN)],
+    );
     job.segment_bytes = 100_000;
     let facts = shim.run_to_end(job);
     assert_eq!((facts.exit, facts.end_offset), (code(0), text.len() as u64));
@@ -233,7 +253,10 @@ fn a_bound_holds_for_what_is_masked_and_counts_the_rest() {
             ),
             _ => {
                 assert_eq!(facts.end_offset, all.len() as u64);
-                assert_eq!((facts.dropped.bytes, facts.dropped.lines), (all.len() as u64 - 60, 3));
+                assert_eq!(
+                    (facts.dropped.bytes, facts.dropped.lines),
+                    (all.len() as u64 - 60, 3)
+                );
             }
         }
     }
@@ -257,7 +280,10 @@ fn on_a_full_disk_masked_output_waits_and_is_whole_in_the_end() {
     let (text, expected) = much_text(700_000);
     let file = shim.dir.path().join("data");
     fs::write(&file, &text).expect("written");
-    let mut job = with_secrets(spec(&["cat", file.to_str().expect("UTF-8")]), &[("TOKEN", TOKEN)]);
+    let mut job = with_secrets(
+        spec(&["cat", file.to_str().expect("UTF-8")]),
+        &[("TOKEN", TOKEN)],
+    );
     job.segment_bytes = 64 << 10;
     let (mut server, _) = shim.hello(1);
     // Room for about half of it.

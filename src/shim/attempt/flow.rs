@@ -186,12 +186,7 @@ impl Attempt {
 
     /// Reads a stream once, or takes what its masks have released, into the frame's space; at most one frame.
     /// Masked bytes may come from earlier reads, and none may come from this one: `Bytes(0)`.
-    fn read_masked(
-        &mut self,
-        stream: Stream,
-        context: &mut ShimContext,
-        now: Instant,
-    ) -> PipeRead {
+    fn read_masked(&mut self, stream: Stream, context: &mut ShimContext, now: Instant) -> PipeRead {
         let Some(redaction) = &mut self.redaction else {
             return self.pipes.read(stream, context.frame.space());
         };

@@ -209,7 +209,9 @@ fn hex(text: &str) -> [String; 2] {
 /// What base64 writes for these bytes behind `before` others, as far as it does not depend on those and on
 /// what follows; and the same with the last digit that it writes where nothing follows.
 fn base64(engine: &GeneralPurpose, before: usize, bytes: &[u8]) -> [Vec<u8>; 2] {
-    let written = engine.encode([&vec![0; before], bytes].concat()).into_bytes();
+    let written = engine
+        .encode([&vec![0; before], bytes].concat())
+        .into_bytes();
     let bits = (before + bytes.len()) * 8;
     // The first digit that has no bit of what is before, and the one after the last that is full.
     let (first, end) = ((before * 8).div_ceil(6), bits / 6);

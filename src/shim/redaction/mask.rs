@@ -267,17 +267,32 @@ mod tests {
 
     #[test]
     fn matches_that_overlap_are_masked_together() {
-        assert_eq!(masked(&["abcdef", "efghij"], &["abcdefghij k"]).concat(), "********** k");
-        assert_eq!(masked(&["aaaa"], &["aaaaaaaaaaaaab"]), ["*************b", ""]);
+        assert_eq!(
+            masked(&["abcdef", "efghij"], &["abcdefghij k"]).concat(),
+            "********** k"
+        );
+        assert_eq!(
+            masked(&["aaaa"], &["aaaaaaaaaaaaab"]),
+            ["*************b", ""]
+        );
         // The longer one wins over the shorter in it.
-        assert_eq!(masked(&["bcde", "abcdefgh"], &["abcd", "efgh", "x"]).concat(), "********x");
-        assert_eq!(masked(&["bcde", "abcdefgh"], &["abcd", "ef", "x"]).concat(), "a****fx");
+        assert_eq!(
+            masked(&["bcde", "abcdefgh"], &["abcd", "efgh", "x"]).concat(),
+            "********x"
+        );
+        assert_eq!(
+            masked(&["bcde", "abcdefgh"], &["abcd", "ef", "x"]).concat(),
+            "a****fx"
+        );
     }
 
     #[test]
     fn line_ends_stay_and_may_be_inside_of_an_encoding() {
         let value = "line one\nline two";
-        assert_eq!(masked(&[value], &[value, "\n"]), ["********\n********", "\n", ""]);
+        assert_eq!(
+            masked(&[value], &[value, "\n"]),
+            ["********\n********", "\n", ""]
+        );
         let encoded = "bGluZSBvbmUKbGluZSB0d28=";
         for line_end in ["\n", "\r\n"] {
             let wrapped = format!("x {}{line_end}{} y", &encoded[..10], &encoded[10..]);

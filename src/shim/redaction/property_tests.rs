@@ -106,7 +106,10 @@ fn text(forms: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
         }
         if is_wrapped {
             let at = usize::from(cut) % (form.len() + 1);
-            form.splice(at..at, [b"\r\n" as &[u8], b"\n"][usize::from(cut % 2)].to_vec());
+            form.splice(
+                at..at,
+                [b"\r\n" as &[u8], b"\n"][usize::from(cut % 2)].to_vec(),
+            );
         }
         form
     });

@@ -167,10 +167,7 @@ fn queue(call: &ToolCall<'_>, params: &Params<'_>) -> Result<String, Refusal> {
 }
 
 /// The client's environment, what the call adds, and the trace that it is part of.
-fn environment(
-    call: &ToolCall<'_>,
-    params: &Params<'_>,
-) -> Result<Map<String, Value>, Refusal> {
+fn environment(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Map<String, Value>, Refusal> {
     let place = call.place.as_deref().into_iter();
     let told = place.flat_map(|place| place.env.clone());
     let mut env: Map<String, Value> = told
