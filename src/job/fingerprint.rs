@@ -265,5 +265,10 @@ mod tests {
         let later = text(json!({"argv": ["true"], "cwd": "/", "output": {"max_lines": 5}}));
         let with = |ends: &str| plain.replace("null}", ends);
         assert_eq!(later, with("null,\"output.max_lines\":5}"));
+        let shown = text(json!({"argv": ["true"], "cwd": "/", "output": {"redact": false}}));
+        assert_eq!(shown, with("null,\"output.redact\":false}"));
+        let secret = text(json!({"argv": ["true"], "cwd": "/", "env": {"A": {"secret": "s"}}}));
+        let expected = plain.replace("\"env\":{}", "\"env\":{\"A\":{\"secret\":\"s\"}}");
+        assert_eq!(secret, expected);
     }
 }

@@ -487,6 +487,8 @@ mod tests {
             ("argv", json!(["a", 1]), "argv"),
             ("shell", json!(null), "argv"),
             ("env", json!({"A": 1}), "env"),
+            ("env", json!({"A": {"secret": "a/b"}}), "env.A.secret"),
+            ("output", json!({"redact": 1}), "output.redact"),
             ("labels", json!({"a": null}), "labels"),
             ("umask", json!(22), "umask"),
             ("grace_s", json!([]), "grace_s"),

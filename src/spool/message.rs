@@ -617,9 +617,34 @@ mod tests {
             "leftover":"kill","output_bytes_max":null,"segment_bytes":1,"inline_bytes_max":1,
             "spool_bytes_max":null,"free_bytes_min":0,"stop":null}"#;
         match serde_json::from_str(run).expect("a message") {
-            ToShim::Run(spec) => assert!(!spec.interactive && spec.inputs.is_empty()),
+            ToShim::Run(spec) => {
+                assert!(!spec.interactive && spec.inputs.is_empty());
+                assert!(spec.redact && spec.secret_env.is_empty());
+            }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_run_hands_secrets_over_and_does_not_show_them() {
+        let run = r#"{"type":"run","job":1,"job_id":"00000000-0000-0000-0000-000000000007",
+            "attempt":1,"start_offset":0,"argv":["true"],"cwd":"/","env":[],"umask":63,
+            "secret_env":[{"name":"T","value":"s3cret"}],"redact":false,
+            "stdin":null,"timeout_ms":null,"stall_timeout_ms":null,"grace_ms":0,
+            "leftover":"kill","output_bytes_max":null,"segment_bytes":1,"inline_bytes_max":1,
+            "spool_bytes_max":null,"free_bytes_min":0,"stop":null}"#;
+        let run: ToShim = serde_json::from_str(run).expect("a message");
+        let again: ToShim = serde_json::from_slice(&encode(&run)[4..]).expect("a message");
+        assert_eq!(again, run);
+        let shown = format!("{again:?}");
+        assert!(
+            !shown.contains("s3cret") && shown.contains("redact: false"),
+            "{shown}"
+        );
+        let ToShim::Run(spec) = again else {
+            panic!("{shown}")
+        };
+        assert_eq!(spec.secret_env[0].value.expose(), "s3cret");
     }
 
     #[test]

@@ -540,6 +540,31 @@ const PRINTS: &str = r#"
     for i in 1 2 3 4 5 6 7 8 9; do printf '%s %s\n' "$i" "$PLAIN"; done
 "#;
 
+/// The search of the next test finds what is not masked.
+#[test]
+fn without_masks_the_value_is_found_in_every_form() {
+    let secrets = Secrets::new();
+    secrets.put("plain", PLANTED[0]);
+    secrets.put("key", PLANTED[1]);
+    let server = secrets.server(&["--inline-bytes-max", "0"]);
+    let mut client = server.connect();
+    let job = client.submit(json!({
+        "shell": format!("{PRINTS}\nprintf '%s' \"$KEY\" | grep PLANTED | while read -r line; do \
+                          printf %s \"$line\" | base64 -w 0; done"),
+        "env": {"PLAIN": {"secret": "plain"}, "KEY": {"secret": "key"}},
+        "output": {"redact": false},
+    }));
+    let shown = client.download(&job, READ_BYTES_MAX);
+    let traces = traces();
+    let found = traces
+        .iter()
+        .filter(|trace| memchr::memmem::find(&shown, trace).is_some());
+    assert!(found.count() >= 10);
+    let mut files = Vec::new();
+    found_below(&server.data_dir(), &traces, &mut files);
+    assert!(!files.is_empty(), "a segment has it");
+}
+
 #[test]
 fn the_value_is_in_no_file_log_backup_export_or_other_process() {
     let secrets = Secrets::new();

@@ -412,6 +412,8 @@ mod tests {
             &["--timeout", "soon", "true"],
             &["--label", "novalue", "true"],
             &["--env", "=x", "true"],
+            &["--env-secret", "A=../x", "true"],
+            &["--env-secret", "token", "true"],
             &["--max-output", "0", "true"],
             &["--max-output", "1M", "--when-full", "explode", "true"],
             &["--when-full", "drop-newest", "true"],
@@ -473,6 +475,9 @@ mod tests {
             "/tmp",
             "--env",
             "A=b",
+            "--env-secret",
+            "T=gh-token",
+            "--no-redact",
             "--umask",
             "027",
             "--max-output",
@@ -507,6 +512,9 @@ mod tests {
         let states = [JobState::Paused, JobState::Failed].into_iter().collect();
         let receivers = job.notify.iter().map(|entry| entry.on == states);
         assert_eq!(receivers.collect::<Vec<_>>(), [true, true]);
+        let token = job.env["T"].secret().map(SecretName::as_str);
+        assert_eq!((job.env["A"].text(), token), (Some("b"), Some("gh-token")));
+        assert!(!job.output.redact);
         assert_eq!(job.output.max_bytes, Some(2048));
         assert_eq!(job.output.max_lines, Some(7));
         assert_eq!(job.output.when_full, crate::job::WhenFull::DropNewest);

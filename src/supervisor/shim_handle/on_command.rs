@@ -52,8 +52,7 @@ impl ShimHandle {
                 }
                 secrets::resolve(&mut spec, &self.ctx.secrets, &claim).await;
                 if !spec.secret_env.is_empty() && !self.takes_secrets {
-                    self.refuse_secrets(key);
-                    return Ok(Flow::Continue);
+                    return Err(self.dismiss_without_secrets(connection, key).await?);
                 }
                 connection.send(&ToShim::Run(Box::new(spec))).await?;
                 connection
@@ -85,18 +84,23 @@ impl ShimHandle {
         Ok(Flow::Continue)
     }
 
-    /// The shim is of a version before secrets: it would start the job without them. Another one gets it.
-    fn refuse_secrets(&mut self, key: AttemptId) {
+    /// The shim is of a version before secrets: it would start the job without them. It is sent away, and
+    /// the attempt is rescued like that of a shim that died before it was given one.
+    async fn dismiss_without_secrets(
+        &self,
+        connection: &mut ShimConnection,
+        key: AttemptId,
+    ) -> io::Result<io::Error> {
         let AttemptId { job, attempt } = key;
         tracing::warn!(
             job,
             attempt,
             shim = self.offer.shim,
             version = self.offer.version,
-            "a shim of an earlier version takes no secrets; the job waits for another one"
+            "a shim of an earlier version takes no secrets and is sent away; the job waits for another one"
         );
-        let pause = self.refusals.record_refusal();
-        self.free_after(Some(key), true, pause);
+        connection.send(&ToShim::Leave).await?;
+        Ok(io::Error::other("it takes no secrets"))
     }
 
     /// Passes a command about one attempt on, or keeps it until the shim is given that attempt.
