@@ -151,8 +151,7 @@ impl Executor {
     ) -> Result<Self, StartError> {
         refuse_missing_database(&layout)?;
         look_up_user()?;
-        let policy = load_policy(&settings)?;
-        let secrets = Arc::new(SecretSources::new(&settings.secrets)?);
+        let (policy, secrets) = load_given(&settings)?;
         if DiskReserve::of_data_dir(layout.root())?.release_below(START_BYTES) {
             tracing::warn!(
                 "the disk is full: the disk reserve (ballast_bytes) is given up for the start"
@@ -173,12 +172,8 @@ impl Executor {
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
         let log = Log::new(store.clone(), layout.spool());
-        let ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
-        let ctx = Context {
-            policy,
-            secrets,
-            ..ctx
-        };
+        let mut ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
+        (ctx.policy, ctx.secrets) = (policy, secrets);
         let (event_sender, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, event_sender.clone(), armed);
         let (wakeup, due) = listen(&store, &hub)?;
@@ -253,10 +248,13 @@ impl Executor {
     }
 }
 
-/// Loads the policy, if there is one.
-fn load_policy(settings: &ExecutorSettings) -> Result<Option<Arc<PolicyGuard>>, PolicyError> {
+/// Loads what the operator gives beside the settings: the policy, if there is one, and the sources of secrets.
+fn load_given(
+    settings: &ExecutorSettings,
+) -> Result<(Option<Arc<PolicyGuard>>, Arc<SecretSources>), StartError> {
     let policy = settings.policy.as_deref().map(PolicyGuard::load);
-    Ok(policy.transpose()?.map(Arc::new))
+    let secrets = SecretSources::new(&settings.secrets)?;
+    Ok((policy.transpose()?.map(Arc::new), Arc::new(secrets)))
 }
 
 /// Has every committed change of a job's state told to the job's readers, and to who looks for jobs that
