@@ -41,7 +41,8 @@ const KEPT_PREFIXES: [&str; 2] = ["LC_", "XDG_"];
 
 /// Kept only where a user or a service manager runs `serve` itself: what the loader and the service
 /// manager need.
-const KEPT_BY_HAND: [&str; 11] = [
+const KEPT_BY_HAND: [&str; 12] = [
+    "CREDENTIALS_DIRECTORY",
     "INVOCATION_ID",
     "JOURNAL_STREAM",
     "LD_LIBRARY_PATH",

@@ -193,6 +193,11 @@ settings! {
     /// Kinds of refusals (client, method and rule) that are counted apart for the audit trail; further ones
     /// count together.
     audit_refusal_kinds_max: u64 = 1024, 1..=1_000_000;
+    /// Directory with secrets, one file each that only its owner can read, or none. Jobs refer to them by name;
+    /// the credentials of a systemd service are a second source.
+    secrets_dir: Option<PathBuf> = None, ();
+    /// Longest value of a secret, bytes.
+    secret_bytes_max: u64 = 64 << 10, 1..=(96 << 10);
     /// Which log lines are written: a level (error, warn, info, debug, trace) or a filter.
     log_level: String = "info".to_owned(), ();
     /// Format of log lines: text, json, or auto (text on a terminal).

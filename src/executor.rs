@@ -26,6 +26,7 @@ mod retention;
 mod retry;
 mod schedules;
 mod search;
+mod secrets;
 mod start;
 mod submit;
 mod timekeeper;

@@ -32,6 +32,8 @@ pub mod policy;
 
 pub mod audit;
 
+pub mod secrets;
+
 pub mod store;
 
 pub mod output;

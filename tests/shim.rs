@@ -47,6 +47,8 @@ mod outlives_the_server;
 mod pauses;
 #[path = "shim/pins_the_program.rs"]
 mod pins_the_program;
+#[path = "shim/redacts.rs"]
+mod redacts;
 #[path = "shim/runs_a_job.rs"]
 mod runs_a_job;
 #[path = "shim/runs_many.rs"]

@@ -27,11 +27,14 @@ const MAY_KNOW: [(&str, &[&str]); 24] = [
     ("shim", &["job", "spool", "sys", "escape"]),
     ("policy", &["job", "sys"]),
     ("audit", &["access", "job"]),
+    ("secrets", &["job"]),
     ("store", &["access", "audit", "job", "sys"]),
     ("output", &["job", "spool", "store", "sys"]),
     (
         "supervisor",
-        &["job", "spool", "policy", "store", "output", "sys"],
+        &[
+            "job", "spool", "policy", "secrets", "store", "output", "sys",
+        ],
     ),
     (
         "scheduler",
@@ -63,6 +66,7 @@ const MAY_KNOW: [(&str, &[&str]); 24] = [
             "job",
             "spool",
             "policy",
+            "secrets",
             "store",
             "output",
             "supervisor",

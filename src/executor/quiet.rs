@@ -118,6 +118,7 @@ fn may_drop_output(job: &Job) -> bool {
         max_bytes,
         max_lines,
         when_full,
+        ..
     } = job.spec.output;
     let at_bound = max_bytes.is_some_and(|max| job.output_bytes >= max);
     when_full == WhenFull::DropNewest && (at_bound || max_lines.is_some())

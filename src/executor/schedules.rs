@@ -87,6 +87,8 @@ impl Executor {
         let timetable = read(&schedule.cron, &schedule.timezone, now)?;
         schedule.requester = Some(actor.requester());
         let job = self.read_scheduled_job(&schedule.job)?;
+        self.check_secrets(&job, actor)
+            .map_err(|refusal| refusal.within("job"))?;
         self.judge_new_job(&job, actor)?;
         let checked = self.check_expectations(&job.expect).await;
         checked.map_err(|refusal| refusal.within("job"))?;

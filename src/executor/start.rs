@@ -28,6 +28,7 @@ use crate::{
     policy::{PolicyError, PolicyGuard},
     query::{Queries, QuerySettings},
     scheduler::{DueJobs, Scheduler, Wakeup, rescue::Rescuer},
+    secrets::{SecretSettings, SecretSources, SecretsDirError},
     spool::{Layout, SegmentName, dropped_range, unsynced},
     store::{Epoch, OnMigration, OpenAttempt, OpenError, Store, StoreBounds, Stored},
     supervisor::{
@@ -96,6 +97,8 @@ pub struct ExecutorSettings {
     pub policy: Option<PathBuf>,
     /// The audit trail.
     pub audit: AuditSettings,
+    /// Where secrets come from.
+    pub secrets: SecretSettings,
 }
 
 /// Why an executor cannot start.
@@ -134,6 +137,9 @@ pub enum StartError {
     /// The audit trail cannot be continued.
     #[error("the audit trail cannot be continued: {0}")]
     AuditTrail(super::Error),
+    /// The directory of secrets cannot be used.
+    #[error(transparent)]
+    Secrets(#[from] SecretsDirError),
     /// The data directory or the kernel's own files cannot be read.
     #[error("the data directory cannot be used: {0}")]
     Io(#[from] io::Error),
@@ -151,7 +157,7 @@ impl Executor {
     ) -> Result<Self, StartError> {
         refuse_missing_database(&layout)?;
         look_up_user()?;
-        let policy = load_policy(&settings)?;
+        let (policy, secrets) = load_given(&settings)?;
         if DiskReserve::of_data_dir(layout.root())?.release_below(START_BYTES) {
             tracing::warn!(
                 "the disk is full: the disk reserve (ballast_bytes) is given up for the start"
@@ -172,8 +178,8 @@ impl Executor {
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
         let log = Log::new(store.clone(), layout.spool());
-        let ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
-        let ctx = Context { policy, ..ctx };
+        let mut ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
+        (ctx.policy, ctx.secrets) = (policy, secrets);
         let (event_sender, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, event_sender.clone(), armed);
         let (wakeup, due) = listen(&store, &hub)?;
@@ -254,10 +260,13 @@ impl Executor {
     }
 }
 
-/// Loads the policy, if there is one.
-fn load_policy(settings: &ExecutorSettings) -> Result<Option<Arc<PolicyGuard>>, PolicyError> {
+/// Loads what the operator gives beside the settings: the policy, if there is one, and the sources of secrets.
+fn load_given(
+    settings: &ExecutorSettings,
+) -> Result<(Option<Arc<PolicyGuard>>, Arc<SecretSources>), StartError> {
     let policy = settings.policy.as_deref().map(PolicyGuard::load);
-    Ok(policy.transpose()?.map(Arc::new))
+    let secrets = SecretSources::new(&settings.secrets)?;
+    Ok((policy.transpose()?.map(Arc::new), Arc::new(secrets)))
 }
 
 /// Has every committed change of a job's state told to the job's readers, and to who looks for jobs that
@@ -317,6 +326,7 @@ fn context(
     Ok(Context {
         bounds: bounds(&layout, settings)?,
         policy: None,
+        secrets: Arc::default(),
         unlinker: Unlinker::new(layout.spool()),
         directory: Directory::new(layout.shims()),
         shim_search: ShimSearch::new(layout.root().to_owned()),

@@ -96,7 +96,7 @@ impl Executor {
         let submissions = jobs.into_iter().zip(retries).enumerate();
         let submissions = submissions.map(|(index, (job, retry_of))| {
             let submission = self.submission(job, actor).map_err(|error| BatchError {
-                index: matches!(error, Error::Policy { .. }).then_some(index),
+                index: is_about_a_job(&error).then_some(index),
                 error,
             })?;
             Ok(Submission {
@@ -169,6 +169,7 @@ impl Executor {
     /// A job with what the server decides about it: id, directory, time, and whether the policy takes it. The
     /// jobs of all interfaces come by here.
     pub(super) fn submission(&self, mut job: JobSpec, actor: &Actor) -> Result<Submission, Error> {
+        self.check_secrets(&job, actor)?;
         job.cwd.get_or_insert_with(|| supervisor::home().to_owned());
         Ok(Submission {
             id: JobId(uuid::Uuid::now_v7()),
@@ -199,6 +200,14 @@ impl Executor {
             root.display()
         )))
     }
+}
+
+/// Whether one job of several is refused, rather than all of them.
+fn is_about_a_job(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Policy { .. } | Error::About { .. } | Error::Forbidden { .. }
+    )
 }
 
 /// Refuses patterns that cannot be searched for, or that take too much memory together.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{
     command::Command, limits::Limits, loss::OnLost, notify::NotifyEntry, policy::OnDisconnect,
-    policy::OutputPolicy, policy::WhenFull, spec::JobSpec, time::Seconds,
+    policy::OutputPolicy, policy::WhenFull, secret::EnvValue, spec::JobSpec, time::Seconds,
 };
 
 /// With this value `disconnect_delay_s` is left out of the text. It is the default at the time when
@@ -48,7 +48,7 @@ struct Source<'a> {
 struct Frozen<'a> {
     command: FrozenCommand<'a>,
     cwd: Option<&'a str>,
-    env: &'a BTreeMap<String, String>,
+    env: &'a BTreeMap<String, EnvValue>,
     umask: u32,
     #[serde(skip_serializing_if = "Limits::is_none")]
     limits: &'a Limits,
@@ -265,5 +265,10 @@ mod tests {
         let later = text(json!({"argv": ["true"], "cwd": "/", "output": {"max_lines": 5}}));
         let with = |ends: &str| plain.replace("null}", ends);
         assert_eq!(later, with("null,\"output.max_lines\":5}"));
+        let shown = text(json!({"argv": ["true"], "cwd": "/", "output": {"redact": false}}));
+        assert_eq!(shown, with("null,\"output.redact\":false}"));
+        let secret = text(json!({"argv": ["true"], "cwd": "/", "env": {"A": {"secret": "s"}}}));
+        let expected = plain.replace("\"env\":{}", "\"env\":{\"A\":{\"secret\":\"s\"}}");
+        assert_eq!(secret, expected);
     }
 }

@@ -26,6 +26,7 @@ pub mod requester;
 pub mod retention;
 pub mod retry;
 pub mod schedule;
+pub mod secret;
 pub mod signal;
 pub mod spec;
 pub mod state;
@@ -59,6 +60,7 @@ pub use retention::{
 };
 pub use retry::RetryPolicy;
 pub use schedule::{CatchUp, Overlap, Schedule, ScheduleChange, ScheduledRun, SkippedRun};
+pub use secret::{EnvValue, SecretName, SecretText, SecretVariable};
 pub use spec::JobSpec;
 pub use state::{JobState, Reason};
 pub use time::{Micros, Seconds};

@@ -44,7 +44,7 @@ pub enum OnDisconnect {
 words!(OnDisconnect: Continue = "continue", Cancel = "cancel");
 
 /// How much output a job may write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OutputPolicy {
     /// Over all attempts, bytes; `None`: no limit.
@@ -55,6 +55,20 @@ pub struct OutputPolicy {
     pub max_lines: Option<u64>,
     /// What happens at the limit that is reached first.
     pub when_full: WhenFull,
+    /// Whether the values of the job's secrets are masked in it.
+    #[serde(deserialize_with = "read::flag")]
+    pub redact: bool,
+}
+
+impl Default for OutputPolicy {
+    fn default() -> Self {
+        Self {
+            max_bytes: None,
+            max_lines: None,
+            when_full: WhenFull::default(),
+            redact: true,
+        }
+    }
 }
 
 impl OutputPolicy {

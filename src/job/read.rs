@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 
-use super::time::{Micros, Seconds};
+use super::{
+    secret::EnvValue,
+    time::{Micros, Seconds},
+};
 
 /// The longest `name`, queue name and idempotency key, bytes.
 pub const NAME_BYTES_MAX: usize = 1024;
@@ -72,17 +75,17 @@ pub(super) fn check_directory(path: &str) -> Result<(), String> {
 }
 
 /// Variables as execve(2) takes them.
-pub(super) fn environment<'de, D>(value: D) -> Result<BTreeMap<String, String>, D::Error>
+pub(super) fn environment<'de, D>(value: D) -> Result<BTreeMap<String, EnvValue>, D::Error>
 where
     D: Deserializer<'de>,
 {
     checked(value, |value| {
-        let map = string_map(value)?;
+        let map = env_map(value)?;
         for (name, value) in &map {
             if name.is_empty() || name.contains(['=', '\0']) {
                 return Err("a variable's name must not be empty nor contain '=' or NUL".to_owned());
             }
-            refuse_nul(value)?;
+            refuse_nul(value.text().unwrap_or_default())?;
         }
         Ok(map)
     })
@@ -179,6 +182,15 @@ fn short(value: Value) -> Result<String, String> {
         false => Ok(text),
         true => Err(format!("must have 1 to {NAME_BYTES_MAX} bytes")),
     }
+}
+
+fn env_map(value: Value) -> Result<BTreeMap<String, EnvValue>, String> {
+    let Value::Object(map) = value else {
+        return Err("must be an object whose values are strings or {\"secret\": NAME}".to_owned());
+    };
+    let entries = map.into_iter();
+    let entries = entries.map(|(name, value)| Ok((name, EnvValue::read(value)?)));
+    entries.collect()
 }
 
 fn string_map(value: Value) -> Result<BTreeMap<String, String>, String> {

@@ -22,6 +22,7 @@ use super::{
     read,
     refusal::NewJobRefusal,
     retry::RetryPolicy,
+    secret::{self, EnvValue},
     state::Reason,
     time::{Micros, Seconds},
 };
@@ -42,7 +43,7 @@ pub struct JobSpec {
     pub cwd: Option<String>,
     /// Added to the clean base environment.
     #[serde(skip_serializing, deserialize_with = "read::environment")]
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, EnvValue>,
     /// File mode creation mask.
     pub umask: Umask,
     /// Resource limits of its processes.
@@ -154,10 +155,12 @@ impl JobSpec {
             Command::Argv(words) => words.iter().map(String::len).sum(),
             Command::Shell(text) => text.len(),
         };
-        let pairs = self.env.iter().chain(&self.labels);
-        let pairs: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
+        let env = self.env.iter();
+        let env: usize = env.map(|(name, value)| name.len() + value.len()).sum();
+        let labels = self.labels.iter();
+        let labels: usize = labels.map(|(name, value)| name.len() + value.len()).sum();
         let notify = self.notify.iter().map(NotifyEntry::text_bytes);
-        command + pairs + notify.sum::<usize>() + self.stdin.as_ref().map_or(0, String::len)
+        command + env + labels + notify.sum::<usize>() + self.stdin.as_ref().map_or(0, String::len)
     }
 
     /// A job with all defaults.
@@ -305,6 +308,7 @@ fn refuse_unknown(object: &Map<String, Value>) -> Result<(), NewJobRefusal> {
             refuse_others(key, known).map_err(|refusal| refusal.within(outer))?;
         }
     }
+    secret::refuse_wrong_references(object.get("env"))?;
     refuse_unknown_of_notify(object.get("notify"))
 }
 
@@ -483,6 +487,8 @@ mod tests {
             ("argv", json!(["a", 1]), "argv"),
             ("shell", json!(null), "argv"),
             ("env", json!({"A": 1}), "env"),
+            ("env", json!({"A": {"secret": "a/b"}}), "env.A.secret"),
+            ("output", json!({"redact": 1}), "output.redact"),
             ("labels", json!({"a": null}), "labels"),
             ("umask", json!(22), "umask"),
             ("grace_s", json!([]), "grace_s"),

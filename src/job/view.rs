@@ -15,6 +15,7 @@ use super::{
     notify::{NotifyEntry, NotifySecret},
     requester::PolicyRecord,
     schedule::ScheduledRun,
+    secret::EnvValue,
     signal,
     spec::JobSpec,
     state::{JobState, Reason},
@@ -44,7 +45,7 @@ pub struct Job {
     pub stdin_bytes: Option<u64>,
     /// Values of its variables, where requested.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub env: Option<BTreeMap<String, String>>,
+    pub env: Option<BTreeMap<String, EnvValue>>,
     /// Its stdin, where requested (`Some(None)`: it has none).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin: Option<Option<String>>,
@@ -195,7 +196,7 @@ impl Job {
             .env
             .iter()
             .flatten()
-            .map(|(_, value)| word(value))
+            .map(|(_, value)| size_of::<EnvValue>() + value.len())
             .sum();
         let labels: usize = spec.labels.iter().map(|(k, v)| word(k) + word(v)).sum();
         let notify: usize = spec.notify.iter().map(NotifyEntry::text_bytes).sum();

@@ -18,6 +18,7 @@ pub struct Example {
     who: Option<Requester>,
     cwd: Option<String>,
     env: Option<Vec<String>>,
+    secrets: Option<Vec<String>>,
     queue: Option<String>,
     priority: Option<i64>,
     timeout_s: Option<f64>,
@@ -25,12 +26,13 @@ pub struct Example {
 }
 
 /// Keys of an example that is a table.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "argv",
     "shell",
     "who",
     "cwd",
     "env",
+    "secrets",
     "queue",
     "priority",
     "timeout_s",
@@ -59,6 +61,7 @@ impl Example {
             who: text("who").transpose()?.map(|name| who(&name)),
             cwd: text("cwd").transpose()?,
             env: get("env").map(names).transpose()?,
+            secrets: get("secrets").map(names).transpose()?,
             queue: text("queue").transpose()?,
             priority: get("priority").map(|node| node.integer()).transpose()?,
             timeout_s: get("timeout_s").map(|node| node.positive()).transpose()?,
@@ -76,6 +79,7 @@ impl Example {
             who: None,
             cwd: None,
             env: None,
+            secrets: None,
             queue: None,
             priority: None,
             timeout_s: None,
@@ -91,6 +95,7 @@ impl Example {
             Predicate::Who => self.who.is_some(),
             Predicate::Cwd => self.cwd.is_some(),
             Predicate::Env => self.env.is_some(),
+            Predicate::Secrets => self.secrets.is_some(),
             Predicate::Queue => self.queue.is_some(),
             Predicate::Priority => self.priority.is_some(),
             Predicate::TimeoutS => self.timeout_s.is_some(),
@@ -107,6 +112,7 @@ impl Example {
             cwd: self.cwd.clone().unwrap_or_else(|| "/".to_owned()),
             path: None,
             names: self.env.clone().unwrap_or_default(),
+            secrets: self.secrets.clone().unwrap_or_default(),
             bounds: JobBounds {
                 queue: queue.unwrap_or_else(|| JobSpec::QUEUE.to_owned()),
                 priority: self.priority.unwrap_or_default(),

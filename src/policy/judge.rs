@@ -142,6 +142,7 @@ impl PolicyRule {
             Predicate::Args => self.args_failure(subject),
             Predicate::Cwd => self.cwd_failure(subject),
             Predicate::Env => self.env_failure(subject),
+            Predicate::Secrets => self.secrets_failure(subject),
             Predicate::Queue => self.bounds.queue_failure(&bounds.queue),
             Predicate::Priority => self.bounds.priority_failure(bounds.priority),
             Predicate::TimeoutS => self.bounds.timeout_failure(bounds.timeout_s),
@@ -272,6 +273,28 @@ impl PolicyRule {
                 known()
             ),
         })
+    }
+
+    fn secrets_failure(&self, subject: &Subject<'_>) -> Option<String> {
+        let listed = self.secrets.as_deref().unwrap_or_default();
+        let mut names = subject.job.secrets.iter();
+        match self.effect {
+            RuleEffect::Deny if self.secrets.is_none() => None,
+            RuleEffect::Deny => {
+                let refers = names.any(|name| listed.contains(name));
+                (!refers).then(|| "the job refers to none of its secrets".to_owned())
+            }
+            RuleEffect::Allow => {
+                let other = names.find(|name| !listed.contains(name))?;
+                Some(format!(
+                    "the job refers to the secret {other}; {}",
+                    match listed.is_empty() {
+                        true => "the rule allows none".to_owned(),
+                        false => format!("it may refer to {}", listed.join(", ")),
+                    }
+                ))
+            }
+        }
     }
 
     fn env_failure(&self, subject: &Subject<'_>) -> Option<String> {

@@ -4,9 +4,10 @@
 use super::{
     predicate::Predicate,
     rule::{RuleEffect, sha256_hex},
+    subject::Judged,
     testing::{found, judged, mistake, policy},
 };
-use crate::job::{Command, Requester};
+use crate::job::{Command, EnvValue, JobSpec, Requester, SecretName};
 
 const GIT: &str = r#"
 [[rule]]
@@ -31,7 +32,7 @@ args = [{ any = true }, "master"]
 "#;
 
 /// The predicate that fails first.
-fn fails(change: impl FnOnce(&mut super::subject::Judged)) -> Option<Predicate> {
+fn fails(change: impl FnOnce(&mut Judged)) -> Option<Predicate> {
     let mut job = judged(&["git", "status"]);
     (job.bounds.timeout_s, job.bounds.output_bytes) = (Some(600.0), Some(1000));
     change(&mut job);
@@ -46,6 +47,53 @@ fn fails(change: impl FnOnce(&mut super::subject::Judged)) -> Option<Predicate> 
         "{verdict:?}"
     );
     failure.map(|failure| failure.predicate)
+}
+
+#[test]
+fn a_secret_is_allowed_by_its_whole_name_and_is_never_an_unchanged_variable() {
+    const RULES: &str = r#"
+        default = "allow"
+        [[rule]]
+        id = "deploy"
+        decision = "allow"
+        program = "any"
+        args = [{ rest = "any" }]
+        env = ["HOME", "TOKEN"]
+        secrets = ["gh-token", "home"]
+        [[rule]]
+        id = "no-root"
+        decision = "deny"
+        secrets = ["root-key"]
+    "#;
+    let decides = |env: &[(&str, &str)]| {
+        let env = env.iter().map(|(name, secret)| {
+            let secret = SecretName::read(secret).expect("a name");
+            ((*name).to_owned(), EnvValue::Secret(secret))
+        });
+        let spec = JobSpec {
+            env: env.collect(),
+            ..JobSpec::new(Command::Argv(vec!["/usr/bin/git".to_owned()]))
+        };
+        let base = [("HOME".to_owned(), "home".to_owned())];
+        let job = Judged::of(&spec, &Requester::admin(None), &base, "/home");
+        let verdict = policy(RULES).judge(&found(&job));
+        (job.names.len(), verdict.rule)
+    };
+    assert_eq!(decides(&[("TOKEN", "gh-token")]), (1, "deploy".to_owned()));
+    assert_eq!(decides(&[("HOME", "home")]), (1, "deploy".to_owned()));
+    assert_eq!(decides(&[("OTHER", "gh-token")]), (1, "default".to_owned()));
+    assert_eq!(
+        decides(&[("TOKEN", "gh-token2")]),
+        (1, "default".to_owned())
+    );
+    let both = [("TOKEN", "gh-token"), ("HOME", "root-key")];
+    assert_eq!(decides(&both), (2, "no-root".to_owned()));
+    let wrong = RULES.replace("\"root-key\"", "\"root-*\"");
+    assert!(
+        mistake(&wrong).contains("name of a secret"),
+        "{}",
+        mistake(&wrong)
+    );
 }
 
 #[test]
@@ -84,6 +132,10 @@ fn each_predicate_is_examined_in_its_turn() {
     assert_eq!(
         fails(|job| job.names = vec!["LC_ALL".into(), "LD_PRELOAD".into()]),
         Some(Predicate::Env)
+    );
+    assert_eq!(
+        fails(|job| job.secrets = vec!["gh-token".into()]),
+        Some(Predicate::Secrets)
     );
     assert_eq!(
         fails(|job| job.bounds.queue = "prod".into()),

@@ -26,6 +26,8 @@ pub enum Predicate {
     Cwd,
     /// The variables.
     Env,
+    /// The secrets.
+    Secrets,
     /// The queue.
     Queue,
     /// The priority.
@@ -38,7 +40,7 @@ pub enum Predicate {
 
 impl Predicate {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Who,
         Self::Shell,
         Self::Program,
@@ -46,6 +48,7 @@ impl Predicate {
         Self::Args,
         Self::Cwd,
         Self::Env,
+        Self::Secrets,
         Self::Queue,
         Self::Priority,
         Self::TimeoutS,
@@ -62,6 +65,7 @@ impl Predicate {
             Self::Args => "args",
             Self::Cwd => "cwd",
             Self::Env => "env",
+            Self::Secrets => "secrets",
             Self::Queue => "queue",
             Self::Priority => "priority",
             Self::TimeoutS => "timeout_s",

@@ -19,6 +19,7 @@ use super::{
     toml_value::{PolicyMistake, TomlNode, TomlTable, TomlText},
     words::{ArgsPattern, WordPattern, WordSet},
 };
+use crate::job::SecretName;
 
 /// The longest file, bytes.
 pub const POLICY_BYTES_MAX: u64 = 1 << 20;
@@ -30,7 +31,7 @@ const ID_BYTES_MAX: usize = 100;
 /// Keys of a file.
 const KEYS: [&str; 2] = ["default", "rule"];
 /// Keys of a rule.
-const RULE_KEYS: [&str; 16] = [
+const RULE_KEYS: [&str; 17] = [
     "id",
     "decision",
     "who",
@@ -40,6 +41,7 @@ const RULE_KEYS: [&str; 16] = [
     "shell",
     "cwd",
     "env",
+    "secrets",
     "timeout_s",
     "output_bytes",
     "queue",
@@ -164,6 +166,7 @@ impl<'a> RuleReader<'a> {
             what: self.what()?,
             cwd: self.some("cwd", |node, text| self.directory(&node, text))?,
             env: self.some("env", pattern)?.map(NameSet),
+            secrets: self.some("secrets", secret)?,
             bounds: self.bounds()?,
             by_path,
             matches: examples("match")?,
@@ -191,7 +194,7 @@ impl<'a> RuleReader<'a> {
             return Ok(None);
         };
         let texts = node.strings()?;
-        if texts.is_empty() && key != "env" {
+        if texts.is_empty() && !["env", "secrets"].contains(&key) {
             return Err(node.wrong("must not be empty; leave it out for any"));
         }
         let read = texts.into_iter().map(|(node, text)| read(node, text));
@@ -297,6 +300,12 @@ fn who(node: &TomlNode<'_>, text: &str) -> Result<Who, PolicyMistake> {
             ))
         }),
     }
+}
+
+/// The whole name of a secret: a pattern would cover secrets that its author has not thought of.
+fn secret(node: TomlNode<'_>, text: &str) -> Result<String, PolicyMistake> {
+    let name = SecretName::read(text).map_err(|why| node.wrong(why))?;
+    Ok(name.into())
 }
 
 fn pattern(node: TomlNode<'_>, text: &str) -> Result<WordPattern, PolicyMistake> {

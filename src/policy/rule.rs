@@ -62,6 +62,9 @@ pub struct PolicyRule {
     /// Names of variables. Of an allow rule these are all that a job may set; a deny rule matches a job
     /// that sets one of them.
     pub env: Option<NameSet>,
+    /// Names of secrets. Of an allow rule these are all that a job may refer to; a deny rule matches a job
+    /// that refers to one of them.
+    pub secrets: Option<Vec<String>>,
     /// The most that the job may ask for.
     pub bounds: BoundsMax,
     /// Whether a script is executed by its path.

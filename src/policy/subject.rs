@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{bounds::JobBounds, words::shown};
-use crate::job::{Command, JobSpec, Requester};
+use crate::job::{Command, EnvValue, JobSpec, Requester, secret::references};
 
 /// A job before it is located: what a policy needs to know of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,8 @@ pub struct Judged {
     pub path: Option<String>,
     /// The names of the variables that it sets to something else than the clean base environment has.
     pub names: Vec<String>,
+    /// The names of the secrets that it refers to.
+    pub secrets: Vec<String>,
     /// What it asks for.
     pub bounds: JobBounds,
 }
@@ -26,17 +28,25 @@ impl Judged {
     /// A job of this requester; `base` is the clean base environment, and `home` the directory of a job
     /// that names none.
     pub fn of(job: &JobSpec, requester: &Requester, base: &[(String, String)], home: &str) -> Self {
-        let is_base = |name: &String, value: &String| {
+        // A secret is a change, whatever its value is.
+        let is_base = |name: &String, value: &EnvValue| {
             base.iter()
-                .any(|(known, same)| known == name && same == value)
+                .any(|(known, same)| known == name && value.text() == Some(same))
         };
         let changed = job.env.iter().filter(|(name, value)| !is_base(name, value));
         Self {
             requester: requester.clone(),
             command: job.command.clone(),
             cwd: job.cwd.clone().unwrap_or_else(|| home.to_owned()),
-            path: job.env.get("PATH").cloned(),
+            path: job
+                .env
+                .get("PATH")
+                .and_then(EnvValue::text)
+                .map(str::to_owned),
             names: changed.map(|(name, _)| name.clone()).collect(),
+            secrets: references(&job.env)
+                .map(|(_, name)| name.to_string())
+                .collect(),
             bounds: JobBounds::of(job),
         }
     }
@@ -50,6 +60,7 @@ impl Judged {
             cwd: home.to_owned(),
             path: None,
             names: Vec::new(),
+            secrets: Vec::new(),
             bounds: JobBounds::of_notice(queue.to_owned()),
         }
     }

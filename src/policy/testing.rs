@@ -66,6 +66,7 @@ pub fn judged(argv: &[&str]) -> Judged {
         cwd: "/srv/ci".to_owned(),
         path: None,
         names: Vec::new(),
+        secrets: Vec::new(),
         bounds: JobBounds {
             queue: JobSpec::QUEUE.to_owned(),
             priority: 0,

@@ -190,6 +190,7 @@ impl EventLoop {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id() as i32,
             state: self.current.state(),
+            takes_secrets: true,
         });
         match &mut self.current {
             Current::Nothing => {}

@@ -4,7 +4,7 @@
 //! It uses no database, no network and no async runtime: one thread that polls, and a helper thread
 //! that syncs. `event_loop` is the loop. The life of an attempt is in `attempt`, in this order:
 //! `pending`, `start`, `flow`, `stop`, `ending` and `closing`; `phase` says where it is, and `emit`
-//! what the server is told of it. `log` stores the output, `process` starts and signals processes,
+//! what the server is told of it. `redaction` masks secrets in the output, `log` stores it, `process` starts and signals processes,
 //! `server` is the control socket.
 
 mod attempt;
@@ -14,6 +14,7 @@ mod event_loop;
 mod log;
 mod poll;
 mod process;
+mod redaction;
 mod server;
 mod setup;
 mod timestamps;

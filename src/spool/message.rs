@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{AttemptRef, ShimKey};
 use crate::job::{
-    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, SpawnError,
-    StopRequest, Survivor, WhenFull,
+    ExitFacts, Input, InputAnswer, JobId, JobNumber, Leftover, Limits, Offset, SecretVariable,
+    SpawnError, StopRequest, Survivor, WhenFull,
 };
 
 /// Version of this protocol; a shim sends it in its `welcome`.
@@ -41,6 +41,13 @@ pub struct RunSpec {
     pub cwd: String,
     /// The whole environment, in order.
     pub env: Vec<(String, String)>,
+    /// Variables that are secrets. They go through this message alone, and are in no file. Only for a shim
+    /// that has said in its `welcome` that it knows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret_env: Vec<SecretVariable>,
+    /// Whether the values of `secret_env` are masked in the output.
+    #[serde(default = "redacts", skip_serializing_if = "is_set")]
+    pub redact: bool,
     /// File mode creation mask.
     pub umask: u32,
     /// Resource limits that the kernel enforces on the process.
@@ -96,6 +103,15 @@ pub struct RunSpec {
     /// arguments are then `/bin/false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<SpawnError>,
+}
+
+/// The value of `redact` where it is left out.
+fn redacts() -> bool {
+    true
+}
+
+fn is_set(flag: &bool) -> bool {
+    *flag
 }
 
 /// What a policy has judged of an attempt.
@@ -290,6 +306,9 @@ pub enum FromShim {
         pid: i32,
         /// Its state.
         state: ShimState,
+        /// Whether it takes secrets and masks them. Versions before this field do not.
+        #[serde(default)]
+        takes_secrets: bool,
     },
     /// Answers a `hello` with too low an epoch; the connection is closed after it.
     Stale {
@@ -598,9 +617,34 @@ mod tests {
             "leftover":"kill","output_bytes_max":null,"segment_bytes":1,"inline_bytes_max":1,
             "spool_bytes_max":null,"free_bytes_min":0,"stop":null}"#;
         match serde_json::from_str(run).expect("a message") {
-            ToShim::Run(spec) => assert!(!spec.interactive && spec.inputs.is_empty()),
+            ToShim::Run(spec) => {
+                assert!(!spec.interactive && spec.inputs.is_empty());
+                assert!(spec.redact && spec.secret_env.is_empty());
+            }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_run_hands_secrets_over_and_does_not_show_them() {
+        let run = r#"{"type":"run","job":1,"job_id":"00000000-0000-0000-0000-000000000007",
+            "attempt":1,"start_offset":0,"argv":["true"],"cwd":"/","env":[],"umask":63,
+            "secret_env":[{"name":"T","value":"s3cret"}],"redact":false,
+            "stdin":null,"timeout_ms":null,"stall_timeout_ms":null,"grace_ms":0,
+            "leftover":"kill","output_bytes_max":null,"segment_bytes":1,"inline_bytes_max":1,
+            "spool_bytes_max":null,"free_bytes_min":0,"stop":null}"#;
+        let run: ToShim = serde_json::from_str(run).expect("a message");
+        let again: ToShim = serde_json::from_slice(&encode(&run)[4..]).expect("a message");
+        assert_eq!(again, run);
+        let shown = format!("{again:?}");
+        assert!(
+            !shown.contains("s3cret") && shown.contains("redact: false"),
+            "{shown}"
+        );
+        let ToShim::Run(spec) = again else {
+            panic!("{shown}")
+        };
+        assert_eq!(spec.secret_env[0].value.expose(), "s3cret");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod policy;
 mod probe;
 mod process;
 mod registry;
+mod secrets;
 mod shim_handle;
 mod shim_search;
 mod spawn;
@@ -42,6 +43,7 @@ use crate::{
     job::{Input, InputAnswer, JobNumber, StopRequest},
     output::{ArmRequest, Hub, Unlinker},
     policy::PolicyGuard,
+    secrets::SecretSources,
     spool::{Layout, ShimKey},
     store::{ClaimedJob, OpenAttempt, ShimOffer, Store},
     sys::vital::Vital,
@@ -89,6 +91,8 @@ pub struct Context {
     pub bounds: RunLimits,
     /// The policy, if there is one.
     pub policy: Option<Arc<PolicyGuard>>,
+    /// Where the values of secrets come from.
+    pub secrets: Arc<SecretSources>,
     /// How long a shim may take to answer.
     pub answer: Duration,
     /// Ends all tasks of the supervisor; the shims and their jobs go on.

@@ -27,6 +27,8 @@ pub struct ShimWelcome {
     pub version: String,
     /// What it is doing.
     pub state: ShimState,
+    /// Whether it takes secrets and masks them.
+    pub takes_secrets: bool,
 }
 
 /// The result of probing a shim.
@@ -122,8 +124,17 @@ async fn greet(ctx: &Context, shim: &str, permit: ConnectionPermit) -> io::Resul
         };
         match message {
             FirstMessage::Foreign(welcome) => return Ok(Greeted::Foreign(welcome)),
-            FirstMessage::Known(FromShim::Welcome { version, state, .. }) => {
-                let welcome = ShimWelcome { version, state };
+            FirstMessage::Known(FromShim::Welcome {
+                version,
+                state,
+                takes_secrets,
+                ..
+            }) => {
+                let welcome = ShimWelcome {
+                    version,
+                    state,
+                    takes_secrets,
+                };
                 return Ok(Greeted::Welcome(Box::new(connection), welcome));
             }
             FirstMessage::Known(FromShim::Stale { epoch }) => {

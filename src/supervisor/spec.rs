@@ -58,6 +58,8 @@ pub fn run_spec(
         argv: job.command.to_argv(),
         cwd: job.cwd.clone().unwrap_or_else(|| home().to_owned()),
         env: environment(claim, instance, data_dir),
+        secret_env: Vec::new(),
+        redact: job.output.redact,
         umask: job.umask.0,
         limits: job.limits,
         stdin: job.stdin.clone(),
@@ -126,7 +128,16 @@ fn environment(claim: &ClaimedJob, instance: &str, data_dir: &Path) -> Vec<(Stri
     if let Some(data_dir) = data_dir.to_str() {
         env.insert(DATA_DIR_VARIABLE.into(), data_dir.to_owned());
     }
-    env.extend(claim.job.env.clone());
+    let own = claim.job.env.iter();
+    env.extend(own.filter_map(|(name, value)| Some((name.clone(), value.text()?.to_owned()))));
+    // The secret takes the place of ours.
+    env.retain(|name, _| {
+        claim
+            .job
+            .env
+            .get(name)
+            .is_none_or(|own| own.secret().is_none())
+    });
     env.insert(JOB_ID_VARIABLE.into(), claim.id.to_string());
     env.insert(INSTANCE_VARIABLE.into(), instance.to_owned());
     env.insert("CC_EXECUTOR_JOB".into(), claim.number.to_string());

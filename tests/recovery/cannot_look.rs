@@ -1,7 +1,7 @@
 //! A server that cannot look at something: not to know whether a shim or a process is there is no
 //! proof that it is gone. The failures are strace's, from the server's first instruction on.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use cc_executor::{job::Stream, store::ClaimedJob};
 use nix::{
@@ -317,7 +317,7 @@ mod refuser {
     };
     use nix::fcntl::{Flock, FlockArg};
 
-    use super::Path;
+    use super::{Path, json};
 
     /// Holds the lock and the socket of a shim in this directory.
     pub fn open(shims: &Path) -> (Flock<File>, UnixListener) {
@@ -325,6 +325,31 @@ mod refuser {
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).expect("locked");
         let socket = UnixListener::bind(shims.join("refuser.sock")).expect("the socket");
         (lock, socket)
+    }
+
+    /// Plays an idle shim of a version before secrets until it is told to leave: how many runs it was given.
+    pub fn play_an_earlier_version(lock: Flock<File>, socket: &UnixListener) -> usize {
+        let (mut stream, _) = socket.accept().expect("a server");
+        let (mut inbox, mut runs) = (MessageBuffer::default(), 0);
+        let welcome = json!({"type": "welcome", "protocol": PROTOCOL, "version": "0.0.1", "pid": 1,
+                             "state": {"state": "idle"}});
+        loop {
+            let mut bytes = [0; 65536];
+            let n = stream.read(&mut bytes).expect("read");
+            assert_ne!(n, 0, "the server has hung up");
+            inbox.extend(&bytes[..n]);
+            while let Some(json) = inbox.next_message().expect("short") {
+                match serde_json::from_slice(json).expect("a message") {
+                    ToShim::Hello { .. } => stream.write_all(&encode(&welcome)).expect("write"),
+                    ToShim::Run(_) => runs += 1,
+                    ToShim::Leave => {
+                        drop(lock);
+                        return runs;
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// When the first `count` attempts came.
@@ -343,6 +368,7 @@ mod refuser {
                         version: env!("CARGO_PKG_VERSION").to_owned(),
                         pid: 1,
                         state: ShimState::Idle,
+                        takes_secrets: true,
                     },
                     ToShim::Run(spec) => {
                         runs.push(Instant::now());
@@ -378,4 +404,27 @@ fn a_shim_that_refuses_is_left_alone_for_longer_each_time() {
     fs::remove_file(place.join("refuser.sock")).expect("the socket");
     drop(lock);
     assert_eq!(client.finished(&asked)["state"], "succeeded");
+}
+
+#[test]
+fn a_shim_of_a_version_before_secrets_gets_no_job_that_needs_one() {
+    let secrets = tempfile::tempdir().expect("a directory");
+    let file = secrets.path().join("token");
+    fs::write(&file, "s3cret value").expect("written");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
+    let directory = secrets.path().to_str().expect("UTF-8").to_owned();
+    let mut scene = Scene::with(&["--warm-shims", "0", "--secrets-dir", &directory]);
+    let (lock, socket) = refuser::open(&scene.layout.shims());
+    let place = scene.layout.shims();
+    let playing = std::thread::spawn(move || {
+        let runs = refuser::play_an_earlier_version(lock, &socket);
+        fs::remove_file(place.join("refuser.sock")).expect("the socket");
+        runs
+    });
+    let mut client = scene.start();
+    let asked = client
+        .submit(json!({"shell": "echo \"it is $TOKEN\"", "env": {"TOKEN": {"secret": "token"}}}));
+    assert_eq!(playing.join().expect("it left"), 0);
+    assert_eq!(client.finished(&asked)["state"], "succeeded");
+    assert_eq!(client.whole(&asked).bytes, b"it is ************\n");
 }

@@ -114,7 +114,7 @@ impl Scene {
         job.queue = QUEUE.to_owned();
         job.cwd = Some("/".to_owned());
         let data_dir = self.layout.root().display().to_string();
-        job.env.insert("CC_TEST_MARK".to_owned(), data_dir);
+        job.env.insert("CC_TEST_MARK".to_owned(), data_dir.into());
         let id = JobId(uuid::Uuid::now_v7());
         let submission = Submission {
             retry_of: None,
@@ -232,7 +232,9 @@ impl Scene {
         spec.attempt = claim.attempt;
         spec.start_offset = claim.start_offset;
         spec.argv = claim.job.command.to_argv();
-        spec.env.extend(claim.job.env.clone());
+        let own = claim.job.env.iter();
+        let own = own.filter_map(|(name, value)| Some((name.clone(), value.text()?.to_owned())));
+        spec.env.extend(own);
         let mark = (JOB_ID_VARIABLE.to_owned(), claim.id.to_string());
         spec.env.push(mark);
         let instance = (INSTANCE_VARIABLE.to_owned(), self.instance.clone());

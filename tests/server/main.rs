@@ -55,6 +55,7 @@ mod retention;
 mod retry;
 mod schedules;
 mod search;
+mod secret_refs;
 mod secrets;
 mod service;
 mod session;

@@ -365,6 +365,8 @@ pub fn spec(argv: &[&str]) -> RunSpec {
         argv: argv.iter().map(|&word| word.to_owned()).collect(),
         cwd: "/".into(),
         env: vec![("PATH".into(), std::env::var("PATH").expect("PATH"))],
+        secret_env: Vec::new(),
+        redact: true,
         umask: 0o077,
         limits: cc_executor::job::Limits::default(),
         stdin: None,

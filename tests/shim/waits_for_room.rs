@@ -17,7 +17,7 @@ use cc_executor::{
 use crate::harness::{Server, Shim, cancel, code, kill, shell, until};
 
 /// A small file system of its own, unmounted when dropped.
-struct Disk {
+pub struct Disk {
     at: PathBuf,
 }
 
@@ -41,7 +41,7 @@ impl Drop for Disk {
 }
 
 /// A shim whose spool is a disk of 2 MiB, or a note that this cannot be tested here.
-fn on_a_small_disk() -> Option<(Shim, Disk)> {
+pub fn on_a_small_disk() -> Option<(Shim, Disk)> {
     let dir = tempfile::tempdir().expect("tempdir");
     let spool = dir.path().join("spool");
     fs::create_dir(&spool).expect("spool");

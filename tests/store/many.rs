@@ -1,7 +1,7 @@
 //! Batches of submissions: whole or not at all, in order, once per key, and stored exactly.
 
 use cc_executor::{
-    job::{Command, JobRef, JobSpec, JobState, Seconds, Umask},
+    job::{Command, EnvValue, JobRef, JobSpec, JobState, Seconds, SecretName, Umask},
     store::{BatchRefused, Include, Submission, SubmitError},
 };
 use proptest::prelude::*;
@@ -175,6 +175,15 @@ fn word() -> impl Strategy<Value = String> {
     text().prop_map(|text| format!("/{}", text.replace('\0', "")))
 }
 
+fn env_value() -> impl Strategy<Value = EnvValue> {
+    let name = "[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,9}";
+    let secret = name.prop_map(|name| SecretName::read(&name).expect("a name"));
+    prop_oneof![
+        text().prop_map(EnvValue::Text),
+        secret.prop_map(EnvValue::Secret)
+    ]
+}
+
 fn seconds() -> impl Strategy<Value = Seconds> {
     prop_oneof![
         0.0..1e8,
@@ -188,7 +197,7 @@ fn seconds() -> impl Strategy<Value = Seconds> {
 prop_compose! {
     fn jobs()(
         argv in proptest::collection::vec(word(), 1..4), line in proptest::option::of(word()),
-        env in proptest::collection::btree_map(text(), text(), 0..3),
+        env in proptest::collection::btree_map(text(), env_value(), 0..3),
         labels in proptest::collection::btree_map(text(), text(), 0..3),
         name in proptest::option::of(text()), stdin in proptest::option::of(text()),
         key in proptest::option::of("[a-z]{30}\0?"), cwd in word(), priority in any::<i32>(),

@@ -261,7 +261,7 @@ async fn what_was_removed_is_in_no_file_and_its_space_is_returned() {
     let jobs: Vec<_> = (0..3000)
         .map(|number| {
             submission(JobSpec {
-                env: [("SECRET".into(), secret(number / 100))].into(),
+                env: [("SECRET".into(), secret(number / 100).into())].into(),
                 stdin: Some(format!("{}{}", secret(number), "x".repeat(600))),
                 labels: [("k".into(), secret(number))].into(),
                 ..true_job()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cc_executor::{
-    job::{JobRef, JobSpec, JobState},
+    job::{EnvValue, JobRef, JobSpec, JobState},
     store::{Include, SubmitError},
 };
 
@@ -198,6 +198,6 @@ async fn digests_of_an_earlier_version_become_keyed_and_go_on_matching() {
     };
     let read = ledger.store.job(JobRef::Number(first.number), include);
     let env = read.await.unwrap().unwrap().env.unwrap();
-    assert_eq!(env.get("SECRET").map(String::as_str), Some("x"));
+    assert_eq!(env.get("SECRET").and_then(EnvValue::text), Some("x"));
     assert_eq!(ledger.get(other.number).await, other);
 }

@@ -10,7 +10,10 @@ use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use super::{caller::ShellCaller, notify::NotifyOptions, waiting::WaitingOptions};
-use crate::cli::render::{duration, size};
+use crate::{
+    cli::render::{duration, size},
+    job::SecretName,
+};
 
 /// Prefix of the idempotency keys that the command line generates.
 pub const GENERATED_KEY: &str = "cli-";
@@ -69,6 +72,11 @@ pub struct JobOptions {
     #[arg(long = "env", value_name = "K=V", value_parser = pair, help_heading = "Job")]
     env: Vec<(String, String)>,
 
+    /// Set an environment variable to the value that a secret of the server has when the job starts; may be
+    /// given several times
+    #[arg(long = "env-secret", value_name = "K=SECRET", value_parser = secret, help_heading = "Job")]
+    env_secrets: Vec<(String, String)>,
+
     /// Do not pass on this shell's environment
     #[arg(long, help_heading = "Job")]
     clean_env: bool,
@@ -108,6 +116,10 @@ pub struct JobOptions {
         help_heading = "Job"
     )]
     when_full: Option<WhenFullOption>,
+
+    /// Do not mask the values of the job's secrets in its output
+    #[arg(long, help_heading = "Job")]
+    no_redact: bool,
 
     #[command(flatten)]
     waiting: WaitingOptions,
@@ -172,7 +184,12 @@ impl JobOptions {
         put(&mut job, "cwd", self.directory(caller)?);
         let inherited = caller.filter(|_| !self.clean_env).map(|c| c.env.as_slice());
         let env = inherited.unwrap_or_default().iter().chain(&self.env);
-        let env: Map<String, Value> = env.map(|(k, v)| (k.clone(), json!(v))).collect();
+        let secrets = self.env_secrets.iter();
+        let secrets = secrets.map(|(k, name)| (k.clone(), json!({"secret": name})));
+        let env: Map<String, Value> = env
+            .map(|(k, v)| (k.clone(), json!(v)))
+            .chain(secrets)
+            .collect();
         if !env.is_empty() {
             job.insert("env".into(), Value::Object(env));
         }
@@ -239,6 +256,7 @@ impl JobOptions {
             "when_full",
             self.when_full.map(WhenFullOption::name),
         );
+        put(&mut output, "redact", self.no_redact.then_some(false));
         (!output.is_empty()).then_some(output)
     }
 
@@ -301,6 +319,13 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".to_owned()),
     }
+}
+
+/// `VARIABLE=SECRET`.
+fn secret(text: &str) -> Result<(String, String), String> {
+    let (variable, name) = pair(text).map_err(|_| "write VARIABLE=SECRET".to_owned())?;
+    let name = SecretName::read(&name).map_err(|wrong| format!("SECRET {wrong}"))?;
+    Ok((variable, name.into()))
 }
 
 /// A number of bytes above 0.
@@ -387,6 +412,8 @@ mod tests {
             &["--timeout", "soon", "true"],
             &["--label", "novalue", "true"],
             &["--env", "=x", "true"],
+            &["--env-secret", "A=../x", "true"],
+            &["--env-secret", "token", "true"],
             &["--max-output", "0", "true"],
             &["--max-output", "1M", "--when-full", "explode", "true"],
             &["--when-full", "drop-newest", "true"],
@@ -448,6 +475,9 @@ mod tests {
             "/tmp",
             "--env",
             "A=b",
+            "--env-secret",
+            "T=gh-token",
+            "--no-redact",
             "--umask",
             "027",
             "--max-output",
@@ -482,6 +512,9 @@ mod tests {
         let states = [JobState::Paused, JobState::Failed].into_iter().collect();
         let receivers = job.notify.iter().map(|entry| entry.on == states);
         assert_eq!(receivers.collect::<Vec<_>>(), [true, true]);
+        let token = job.env["T"].secret().map(SecretName::as_str);
+        assert_eq!((job.env["A"].text(), token), (Some("b"), Some("gh-token")));
+        assert!(!job.output.redact);
         assert_eq!(job.output.max_bytes, Some(2048));
         assert_eq!(job.output.max_lines, Some(7));
         assert_eq!(job.output.when_full, crate::job::WhenFull::DropNewest);

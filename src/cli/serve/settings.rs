@@ -1,5 +1,7 @@
 //! The settings as the parts of the server take them.
 
+use std::path::PathBuf;
+
 use crate::{
     config::Settings,
     executor::{
@@ -7,6 +9,7 @@ use crate::{
     },
     notices::NoticeSettings,
     query::{QueryLimits as QueryBounds, QuerySettings},
+    secrets::{CREDENTIALS_VARIABLE, SecretSettings},
     store::StoreBounds,
 };
 
@@ -66,6 +69,11 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
             days: settings.audit_days,
             refusal_kinds_max: usize::try_from(settings.audit_refusal_kinds_max)
                 .unwrap_or(usize::MAX),
+        },
+        secrets: SecretSettings {
+            directory: settings.secrets_dir.clone(),
+            credentials: std::env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from),
+            bytes_max: settings.secret_bytes_max,
         },
     }
 }

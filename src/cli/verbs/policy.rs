@@ -79,6 +79,10 @@ struct CheckOptions {
     #[arg(long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
 
+    /// A secret that the job refers to; may be given several times
+    #[arg(long = "secret", value_name = "NAME")]
+    secrets: Vec<String>,
+
     /// The queue
     #[arg(long, default_value = JobSpec::QUEUE)]
     queue: String,
@@ -215,6 +219,7 @@ impl CheckOptions {
             cwd: cwd.display().to_string(),
             path: path.map(str::to_owned),
             names: self.env.iter().map(name).collect(),
+            secrets: self.secrets.clone(),
             bounds: JobBounds {
                 queue: self.queue.clone(),
                 priority: self.priority,

@@ -137,6 +137,13 @@ fn limits(job: &ShownJob, value: &Value) -> Vec<(&'static str, String)> {
                 false => format!("{}, then {}", max.join(" or "), text(&output["when_full"])),
             },
         ),
+        (
+            "secrets",
+            match output["redact"].as_bool() {
+                Some(false) => "not masked in the output".to_owned(),
+                _ => String::new(),
+            },
+        ),
         ("umask", text(&value["umask"])),
         ("limits", bounds(&value["limits"])),
         ("variables", count(&value["env_names"])),

@@ -40,6 +40,7 @@ pub async fn execute(
         "audit": info.audit,
         "principal": principal::view(&caller.principal()),
         "policy": server.executor.policy_status(),
+        "secrets": {"sources": server.executor.secret_sources()},
         "limits": limits::all(&server.settings),
     })))
 }

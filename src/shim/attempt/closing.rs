@@ -30,6 +30,8 @@ impl Attempt {
             return Ok(());
         };
         let (facts, gone) = (self.complete_facts(draining), draining.tree.gone);
+        // What survivors write is discarded.
+        self.redaction = None;
         if facts.survivors.is_empty() {
             self.pipes = Pipes::default();
         } else {

@@ -1,5 +1,5 @@
 //! Moves output from the pipes into the log, one read and one frame at a time, up to the job's
-//! bound; and input to stdin. `log` writes the frames to disk.
+//! bound; and input to stdin. `redaction` masks secrets on the way, `log` writes the frames to disk.
 
 use std::time::Instant;
 
@@ -24,7 +24,11 @@ impl Attempt {
             if !self.reads_output() || !ready.contains(&stream) {
                 continue;
             }
-            if let Err(why) = self.read_once(stream, false, context, now) {
+            let mut read = self.read_once(stream, false, context, now);
+            while read.is_ok() && self.has_released(stream) {
+                read = self.read_once(stream, false, context, now);
+            }
+            if let Err(why) = read {
                 self.block(why, context, now);
             }
         }
@@ -52,15 +56,50 @@ impl Attempt {
         if !context.frame.waiting().is_empty() {
             self.drain_step(None, context, now)?;
         }
+        self.drain_streams(context, now)?;
+        if let Some(redaction) = &mut self.redaction {
+            // The processes are gone, so nothing follows.
+            BOTH.into_iter().for_each(|stream| redaction.finish(stream));
+            self.drain_streams(context, now)?;
+        }
+        self.emit_growth(context);
+        Ok(())
+    }
+
+    fn drain_streams(&mut self, context: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
         for stream in self.order().into_iter().cycle() {
-            if !BOTH.into_iter().any(|stream| self.pipes.has_unread(stream)) {
+            if !BOTH.into_iter().any(|stream| self.has_rest(stream)) {
                 break;
             }
-            if self.pipes.has_unread(stream) && !self.drain_step(Some(stream), context, now)? {
+            if self.has_rest(stream) && !self.drain_step(Some(stream), context, now)? {
                 self.pipes.mark_drained(stream);
             }
         }
-        self.emit_growth(context);
+        Ok(())
+    }
+
+    /// Whether bytes of a stream are in its pipe, before the marked end, or on their way to the log.
+    fn has_rest(&self, stream: Stream) -> bool {
+        self.pipes.has_unread(stream) || self.has_released(stream)
+    }
+
+    /// Whether bytes are on their way from the masks to the log.
+    fn has_released(&self, stream: Stream) -> bool {
+        let redaction = self.redaction.as_ref();
+        redaction.is_some_and(|redaction| redaction.has_released(stream))
+    }
+
+    /// Writes what the masks have released and the log could not take before.
+    pub(super) fn write_released(
+        &mut self,
+        context: &mut ShimContext,
+        now: Instant,
+    ) -> Result<(), Obstacle> {
+        for stream in BOTH {
+            while self.has_released(stream) {
+                self.read_once(stream, false, context, now)?;
+            }
+        }
         Ok(())
     }
 
@@ -118,7 +157,10 @@ impl Attempt {
     pub(super) fn count_the_rest(&mut self, context: &mut ShimContext, now: Instant) {
         self.log.discard_waiting(&mut context.frame);
         for stream in BOTH {
-            while let PipeRead::Bytes(length) = self.pipes.read(stream, context.frame.space()) {
+            if let Some(redaction) = &mut self.redaction {
+                redaction.finish(stream);
+            }
+            while let PipeRead::Bytes(length) = self.read_or_take(stream, context) {
                 let taken = match self.spec.when_full {
                     WhenFull::Fail => self.log.fitting(&context.frame, length),
                     WhenFull::DropOldest | WhenFull::DropNewest => length,
@@ -132,6 +174,40 @@ impl Attempt {
         self.emit_growth(context);
     }
 
+    /// Reads a stream, or takes what was read of it before; masks stay out of this.
+    fn read_or_take(&mut self, stream: Stream, context: &mut ShimContext) -> PipeRead {
+        let into = context.frame.space();
+        let redaction = self.redaction.as_mut();
+        match redaction.map_or(0, |redaction| redaction.take(stream, into)) {
+            0 => self.pipes.read(stream, into),
+            taken => PipeRead::Bytes(taken),
+        }
+    }
+
+    /// Reads a stream once, or takes what its masks have released, into the frame's space; at most one frame.
+    /// Masked bytes may come from earlier reads, and none may come from this one: `Bytes(0)`.
+    fn read_masked(&mut self, stream: Stream, context: &mut ShimContext, now: Instant) -> PipeRead {
+        let Some(redaction) = &mut self.redaction else {
+            return self.pipes.read(stream, context.frame.space());
+        };
+        if !redaction.has_released(stream) {
+            match self.pipes.read(stream, context.frame.space()) {
+                PipeRead::Bytes(length) => {
+                    self.silence.reset(now);
+                    redaction.push(stream, context.frame.payload(0..length));
+                }
+                PipeRead::Nothing => return PipeRead::Nothing,
+                PipeRead::Ended => {
+                    redaction.finish(stream);
+                    if !redaction.has_released(stream) {
+                        return PipeRead::Ended;
+                    }
+                }
+            }
+        }
+        PipeRead::Bytes(redaction.take(stream, context.frame.space()))
+    }
+
     /// Reads a stream once; returns whether that brought bytes.
     fn read_once(
         &mut self,
@@ -143,9 +219,12 @@ impl Attempt {
         if !self.discards() {
             self.log.make_ready(&mut context.write_context(), urgent)?;
         }
-        let PipeRead::Bytes(length) = self.pipes.read(stream, context.frame.space()) else {
+        let PipeRead::Bytes(length) = self.read_masked(stream, context, now) else {
             return Ok(false);
         };
+        if length == 0 {
+            return Ok(true);
+        }
         self.silence.reset(now);
         if self.phase.has_ended() {
             return Ok(true);

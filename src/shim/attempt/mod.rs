@@ -22,10 +22,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::errno::Errno;
+
 use super::{
     context::ShimContext,
     log::{AttemptLog, Obstacle},
-    process::{pipes::Pipes, usage},
+    process::{pipes::Pipes, spawn, usage},
+    redaction::Redaction,
     timestamps,
 };
 use crate::{
@@ -69,6 +72,8 @@ pub struct Attempt {
     pub(super) reported_waiting: Option<String>,
     pub(super) reported_trouble: Option<String>,
     pub(super) used: usage::UsageSum,
+    /// The masks of its secrets; `None` where its output is not masked.
+    pub(super) redaction: Option<Box<Redaction>>,
 }
 
 impl Attempt {
@@ -102,13 +107,26 @@ impl Attempt {
             reported_waiting: None,
             reported_trouble: None,
             used: usage::UsageSum::default(),
+            redaction: None,
             spec,
         };
+        attempt.prepare_redaction();
         if let Some(request) = attempt.spec.stop.clone() {
             attempt.stop(request, context, now);
         }
         attempt.advance(context, now);
         attempt
+    }
+
+    /// Makes the masks. A job whose secrets could not be masked is not started.
+    fn prepare_redaction(&mut self) {
+        match Redaction::of(&self.spec) {
+            Ok(redaction) => self.redaction = redaction.map(Box::new),
+            Err(error) => {
+                let what = format!("mask its secrets: {error}");
+                self.spec.refusal = Some(spawn::failed(Errno::E2BIG, &what));
+            }
+        }
     }
 
     /// Does the next steps, as far as none of them waits.
@@ -134,10 +152,10 @@ impl Attempt {
         match &self.phase {
             Phase::Starting(starting) => match starting.step {
                 StartStep::Fork => self.start_process(context, now),
-                StartStep::Exec(_) => self.log_ready(context),
+                StartStep::Exec(_) => self.log_ready(context, now),
                 StartStep::Failed { .. } => Ok(()),
             },
-            Phase::Living(_) => self.log_ready(context),
+            Phase::Living(_) => self.log_ready(context, now),
             Phase::Draining(_) => self.drain(context, now),
             Phase::Ended(ended) => match ended.step {
                 EndStep::Recording => self.record(context),
@@ -155,11 +173,12 @@ impl Attempt {
     }
 
     /// Writes output that waits for the disk; nothing to do where none waits.
-    fn log_ready(&mut self, context: &mut ShimContext) -> Result<(), Obstacle> {
+    fn log_ready(&mut self, context: &mut ShimContext, now: Instant) -> Result<(), Obstacle> {
         if self.blocked.is_none() {
             return Ok(());
         }
         let ready = self.log.make_ready(&mut context.write_context(), false);
+        let ready = ready.and_then(|()| self.write_released(context, now));
         // No read of the pipes reports a frame that had waited.
         self.emit_growth(context);
         ready

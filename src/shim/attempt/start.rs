@@ -163,6 +163,7 @@ impl Attempt {
         }
         // The process has its environment now; the shim frees the memory.
         self.spec.env = Vec::new();
+        self.spec.secret_env = Vec::new();
         let (process, at_us) = self.start_of(pid).unwrap_or_else(|| {
             // It was killed before it could write its record; readers need one at that position.
             let start_ticks = inspect::start_ticks(pid).unwrap_or_default();

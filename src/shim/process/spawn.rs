@@ -257,9 +257,12 @@ impl ExecStrings {
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|_| invalid(what))
         };
-        let mut env = spec
-            .env
-            .iter()
+        let is_ours = |name: &String| spec.env.iter().any(|(own, _)| own == name);
+        let secrets = spec.secret_env.iter().filter(|one| !is_ours(&one.name));
+        let secrets = secrets.map(|one| (&one.name, one.value.expose()));
+        let env = spec.env.iter().map(|(name, value)| (name, value.as_str()));
+        let mut env = env
+            .chain(secrets)
             .map(|(name, value)| format!("{name}={value}"));
         Ok(Self {
             candidates: c_strings(&mut candidates(program, path).into_iter(), "exec a NUL")?,

@@ -79,6 +79,7 @@ pub fn start(
         unrecorded: None,
         inputs: PendingInputs::default(),
         started: None,
+        takes_secrets: false,
     };
     let run = async move {
         tokio::select! {
@@ -152,6 +153,8 @@ struct ShimHandle {
     inputs: PendingInputs,
     /// A start that is committed at this time, unless the end comes first and is committed with it.
     started: Option<(StartedAttempt, Instant)>,
+    /// Whether the shim takes secrets, as its welcome has said.
+    takes_secrets: bool,
 }
 
 /// What follows after a command or a connection.
@@ -282,6 +285,7 @@ impl ShimHandle {
         open: Option<OpenAttempt>,
     ) -> io::Result<Flow> {
         self.offer.version = welcome.version;
+        self.takes_secrets = welcome.takes_secrets;
         self.reconcile(&mut connection, welcome.state, open).await?;
         if let Flow::Left = self.run_deferred(&mut connection).await? {
             return Ok(Flow::Left);

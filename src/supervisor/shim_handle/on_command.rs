@@ -10,7 +10,7 @@ use crate::{
     spool::{AttemptRef, ToShim},
     supervisor::{
         AttemptId, AttemptWatch, connection::ShimConnection, earlier_lines::lines_before, policy,
-        registry::ShimCommand, spec,
+        registry::ShimCommand, secrets, spec,
     },
 };
 
@@ -50,6 +50,10 @@ impl ShimHandle {
                 if let Some(guard) = &self.ctx.policy {
                     policy::apply(&mut spec, guard, &claim);
                 }
+                secrets::resolve(&mut spec, &self.ctx.secrets, &claim).await;
+                if !spec.secret_env.is_empty() && !self.takes_secrets {
+                    return Err(self.dismiss_without_secrets(connection, key).await?);
+                }
                 connection.send(&ToShim::Run(Box::new(spec))).await?;
                 connection
                     .send(&ToShim::Arm {
@@ -78,6 +82,25 @@ impl ShimHandle {
             command => self.on_attempt_command(connection, command).await?,
         }
         Ok(Flow::Continue)
+    }
+
+    /// The shim is of a version before secrets: it would start the job without them. It is sent away, and
+    /// the attempt is rescued like that of a shim that died before it was given one.
+    async fn dismiss_without_secrets(
+        &self,
+        connection: &mut ShimConnection,
+        key: AttemptId,
+    ) -> io::Result<io::Error> {
+        let AttemptId { job, attempt } = key;
+        tracing::warn!(
+            job,
+            attempt,
+            shim = self.offer.shim,
+            version = self.offer.version,
+            "a shim of an earlier version takes no secrets and is sent away; the job waits for another one"
+        );
+        connection.send(&ToShim::Leave).await?;
+        Ok(io::Error::other("it takes no secrets"))
     }
 
     /// Passes a command about one attempt on, or keeps it until the shim is given that attempt.

@@ -1,8 +1,6 @@
 //! `run`: stores a command as a job first, then waits for its end for a while. The job is never bound to
 //! the call.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -54,7 +52,7 @@ pub fn schema() -> Value {
             "command": {"type": "string", "description": "shell command line"},
             "argv": {"type": "array", "items": {"type": "string"}, "description": "instead of command"},
             "cwd": {"type": "string", "description": "absolute directory"},
-            "env": {"type": "object", "additionalProperties": {"type": "string"}},
+            "env": {"type": "object", "additionalProperties": {"type": ["string", "object"]}, "description": "strings, or {\"secret\": NAME}"},
             "wait_s": {"type": "number", "description": "up to 50, or 240 with a progress token; default 10"},
             "until": {"type": "string", "description": "return when the output matches this regex"},
             "timeout_s": {"type": "number", "description": "the command is ended after this run time"},
@@ -137,7 +135,7 @@ fn new_job(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Map<String, Value
             }
         }
     }
-    job.insert("env".to_owned(), json!(environment(call, params)?));
+    job.insert("env".to_owned(), environment(call, params)?.into());
     job.insert("queue".to_owned(), queue(call, params)?.into());
     let interactive = params.flag("interactive")?;
     let ask_user = params.flag("ask_user")?.unwrap_or(false);
@@ -169,22 +167,19 @@ fn queue(call: &ToolCall<'_>, params: &Params<'_>) -> Result<String, Refusal> {
 }
 
 /// The client's environment, what the call adds, and the trace that it is part of.
-fn environment(
-    call: &ToolCall<'_>,
-    params: &Params<'_>,
-) -> Result<BTreeMap<String, String>, Refusal> {
-    let mut env = call
-        .place
-        .as_deref()
-        .map_or_else(BTreeMap::new, |place| place.env.clone());
-    env.extend(call.client.environment());
+fn environment(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Map<String, Value>, Refusal> {
+    let place = call.place.as_deref().into_iter();
+    let told = place.flat_map(|place| place.env.clone());
+    let mut env: Map<String, Value> = told
+        .chain(call.client.environment())
+        .map(|(name, value)| (name, value.into()))
+        .collect();
     let Some(value) = params.get("env") else {
         return Ok(env);
     };
+    // The values are read with the job.
     let wrong = || params.wrong("env", "must be an object whose values are strings");
-    for (name, value) in value.as_object().ok_or_else(wrong)? {
-        env.insert(name.clone(), value.as_str().ok_or_else(wrong)?.to_owned());
-    }
+    env.extend(value.as_object().ok_or_else(wrong)?.clone());
     Ok(env)
 }
 
