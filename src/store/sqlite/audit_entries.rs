@@ -163,8 +163,14 @@ fn submitted(jobs: &[Submission], outcomes: &[SubmitOutcome]) -> Option<Said> {
         "queues": queues,
         "commands_sha256": commands_digest(new.iter().map(|(one, _)| &one.job)),
     });
-    if let Some(policy) = &first.0.policy {
-        result["policy"] = json!({"rule": policy.rule, "digest": policy.digest});
+    let decisions = new
+        .iter()
+        .filter_map(|(one, _)| one.policy.as_ref()?.decision.as_ref());
+    let (rules, digests): (BTreeSet<_>, BTreeSet<_>) = decisions
+        .map(|decision| (decision.rule.as_str(), decision.digest.as_str()))
+        .unzip();
+    if !rules.is_empty() {
+        result["policy"] = json!({"rules": rules, "digests": digests});
     }
     if let Some(retry_of) = &first.0.retry_of {
         result["retry_of"] = retry_of.to_string().into();
