@@ -15,6 +15,7 @@ mod explain;
 mod input;
 mod judge;
 mod last_input;
+pub mod log_events;
 mod mcp;
 mod notices;
 mod policy;

@@ -20,7 +20,8 @@ pub enum Decision {
 }
 
 impl Decision {
-    fn name(self) -> &'static str {
+    /// As entries have it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
             Self::Refused => "refused",

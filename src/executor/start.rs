@@ -14,6 +14,7 @@ use super::{
     backup::Backups,
     disconnect::Ties,
     last_input::LastInputs,
+    log_events,
     queues::Defaults,
     retention::{RetentionRuns, RetentionSettings},
     schedules::ScheduleChanges,
@@ -274,7 +275,9 @@ fn load_given(
 fn listen(store: &Store, hub: &Hub) -> io::Result<(Wakeup, DueJobs)> {
     let (wakeup, due_wakeup) = (Wakeup::default(), Wakeup::default());
     let (hub, scheduler, due) = (hub.clone(), wakeup.clone(), due_wakeup.clone());
-    store.listen(move |moves| {
+    store.listen(move |moves, entries| {
+        log_events::started(moves);
+        entries.iter().for_each(log_events::entry);
         for one in moves {
             match one.to.is_final() {
                 true => hub.ended(one.job),

@@ -183,7 +183,7 @@ fn a_refusal_names_the_nearest_rule_and_what_does_not_fit() {
     );
     assert_eq!(
         why(&["/bin/rm", "-rf"]),
-        "no rule allows the program /bin/rm (/usr/bin/rm)"
+        "no rule allows the program /bin/rm, which leads to /usr/bin/rm"
     );
     let mut text = judged(&["x"]);
     text.command = Command::Shell("git status".into());

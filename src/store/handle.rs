@@ -40,6 +40,7 @@ use super::{
 };
 use crate::{
     access::Origin,
+    audit::AuditEntry,
     audit::ChainHead,
     job::{
         Expectation, Input, Job, JobChange, JobId, JobNumber, JobRef, JobState, Micros, Offset,
@@ -197,7 +198,7 @@ impl Store {
 
     /// Calls `listen` after each commit with the changes of jobs' states, in their order, before anybody
     /// is answered. It must not block. Only the first call has an effect.
-    pub fn listen(&self, listen: impl Fn(&[StateMove]) + Send + Sync + 'static) {
+    pub fn listen(&self, listen: impl Fn(&[StateMove], &[AuditEntry]) + Send + Sync + 'static) {
         self.inner.listener.set(listen);
     }
 

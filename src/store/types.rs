@@ -103,6 +103,10 @@ pub struct Submission {
 pub struct StateMove {
     /// Its number.
     pub job: JobNumber,
+    /// Its attempt, if the change is one of an attempt.
+    pub attempt: Option<u32>,
+    /// The state before; `None`: the job is new.
+    pub from: Option<JobState>,
     /// The state.
     pub to: JobState,
 }

@@ -12,6 +12,7 @@ use std::{
 use tracing::{Event, Level, Metadata, Subscriber, callsite::Identifier};
 use tracing_subscriber::layer::{Context, Layer};
 
+use super::EVENTS;
 use crate::sys::lock;
 
 /// Lines that one place may write at once.
@@ -56,8 +57,9 @@ impl LineLimiter {
     }
 
     fn admits(&self, line: &'static Metadata<'static>, now: Instant) -> bool {
-        // Lines of debug and trace are off by default; a user that enables them gets all of them.
-        if *line.level() > Level::INFO {
+        // Lines of debug and trace are off by default; a user that enables them gets all of them. Events are
+        // as many as there are changes, and each is wanted.
+        if *line.level() > Level::INFO || line.target() == EVENTS {
             return true;
         }
         let mut lines = self.lines();

@@ -145,7 +145,7 @@ async fn answer<H: ServerHandler>(
     name_task(&mut request, &sent);
     request.extensions_mut().insert(ClientLeft(left.clone()));
     request.extensions_mut().insert(principal.clone());
-    let admission = SessionAdmission::new(connection.peer, principal.token);
+    let admission = SessionAdmission::new(connection.peer, &principal);
     let (response, full) = sessions::admitted(admission, service.handle(request)).await;
     if let Some(full) = full {
         server.refused(connection.peer, RefusalReason::Sessions);

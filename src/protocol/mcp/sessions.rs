@@ -1,7 +1,7 @@
 //! The sessions of MCP over HTTP: those in memory have a slot like any session of the server; their openings
 //! are in the database, so a request after a restart finds its session again.
 
-use std::{cell::Cell, collections::HashMap, sync::Arc};
+use std::{cell::Cell, collections::HashMap, sync::Arc, time::Instant};
 
 use axum::http::HeaderMap;
 use futures_util::{Stream, StreamExt};
@@ -19,12 +19,12 @@ use rmcp::{
 use tokio::sync::Mutex;
 
 use super::{
-    super::{ServerState, SessionSlot, limits::session_slots::Full, peer::Peer},
+    super::{ServerState, SessionSlot, caller, limits::session_slots::Full, peer::Peer},
     client::SESSION_HEADER,
 };
 use crate::{
-    access::{Principal, TokenNumber},
-    executor::Error,
+    access::{Origin, Principal, TokenNumber},
+    executor::{Error, log_events},
 };
 
 tokio::task_local! {
@@ -37,16 +37,31 @@ pub struct SessionAdmission {
     peer: Peer,
     /// The client's token.
     token: Option<TokenNumber>,
+    /// Its name.
+    name: Arc<str>,
     full: Cell<Option<Full>>,
 }
 
 impl SessionAdmission {
-    /// A client with this token.
-    pub fn new(peer: Peer, token: Option<TokenNumber>) -> Self {
+    /// A client with these rights.
+    pub fn new(peer: Peer, principal: &Principal) -> Self {
         Self {
             peer,
-            token,
+            token: principal.token,
+            name: principal.name.clone(),
             full: Cell::new(None),
+        }
+    }
+
+    /// Who the client is for the log.
+    fn origin(&self) -> Origin {
+        let door = match self.peer {
+            Peer::Unix { .. } => "mcp-unix",
+            Peer::Tcp(_) => "mcp-tcp",
+        };
+        Origin {
+            token: self.token,
+            ..caller::origin(door, &self.name, Some(self.peer))
         }
     }
 }
@@ -80,11 +95,30 @@ pub enum SessionError {
     Local(#[from] LocalSessionManagerError),
 }
 
-/// A session in memory: its slot, and the token that opened it.
+/// A session in memory: its slot, and who has opened it.
 #[derive(Debug)]
 struct HeldSession {
     _slot: SessionSlot,
-    token: Option<TokenNumber>,
+    client: Origin,
+    began_at: Instant,
+}
+
+impl HeldSession {
+    fn begin(slot: SessionSlot, client: Origin) -> Self {
+        log_events::session_began(&client);
+        Self {
+            _slot: slot,
+            client,
+            began_at: Instant::now(),
+        }
+    }
+}
+
+impl Drop for HeldSession {
+    fn drop(&mut self) {
+        let elapsed_s = self.began_at.elapsed().as_secs();
+        log_events::session_ended(&self.client, "closed", elapsed_s);
+    }
 }
 
 /// The sessions in memory.
@@ -114,7 +148,12 @@ impl Sessions {
         let Some(id) = headers.get(SESSION_HEADER).and_then(|id| id.to_str().ok()) else {
             return Ok(false);
         };
-        let held = self.slots.lock().await.get(id).map(|held| held.token);
+        let held = self
+            .slots
+            .lock()
+            .await
+            .get(id)
+            .map(|held| held.client.token);
         let owner = match held {
             Some(token) => Some(token),
             None => self.server.executor.token_of_mcp_session(id).await?,
@@ -125,20 +164,17 @@ impl Sessions {
     fn take_slot(&self) -> Result<HeldSession, SessionError> {
         let slots = &self.server.sessions;
         let taken = ADMISSION.try_with(|admission| {
-            if admission.peer.is_trusted() {
-                return Ok(slots.take_unix());
-            }
-            slots
-                .take_authenticated()
-                .inspect_err(|full| admission.full.set(Some(*full)))
+            let slot = match admission.peer.is_trusted() {
+                true => Ok(slots.take_unix()),
+                false => slots.take_authenticated(),
+            };
+            let slot = slot.inspect_err(|full| admission.full.set(Some(*full)))?;
+            Ok::<_, Full>(HeldSession::begin(slot, admission.origin()))
         });
-        let slot = taken
+        // Every request has its admission.
+        taken
             .map_err(|_| SessionError::Full)?
-            .map_err(|_| SessionError::Full)?;
-        Ok(HeldSession {
-            _slot: slot,
-            token: admitted_token(),
-        })
+            .map_err(|_| SessionError::Full)
     }
 }
 

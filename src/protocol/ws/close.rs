@@ -43,6 +43,24 @@ pub enum SessionEnd {
 }
 
 impl SessionEnd {
+    /// As the log has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stopping => "stopping",
+            Self::Left => "left",
+            Self::Broken => "broken",
+            Self::TooLong => "too_long",
+            Self::NotText => "not_text",
+            Self::NotAllowed => "not_allowed",
+            Self::AuthTimeout => "auth_timeout",
+            Self::UnauthenticatedBytes => "unauthenticated_bytes",
+            Self::TokenEnded => "token_ended",
+            Self::TailFailed => "tail_failed",
+            Self::SlotDisplaced | Self::ConnectionDisplaced => "displaced",
+            Self::Evicted => "evicted",
+        }
+    }
+
     /// The close message; `None` if the client has left or gets none.
     pub fn close_message(self) -> Option<CloseMessage> {
         let (code, reason) = match self {

@@ -177,7 +177,7 @@ impl SessionTasks {
 
     async fn finish(mut self) {
         let end = self.wait_for_end().await;
-        tracing::debug!(session = self.session.caller.id, ?end, "a session ends");
+        self.session.log_end(end);
         if let Some(reason) = end.reason() {
             let server = &self.session.caller.server;
             server.refused(self.session.connection.peer, reason);

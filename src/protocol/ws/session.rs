@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Opened,
+    close::SessionEnd,
     held_parts::HeldParts,
     outbox::{Outbox, QueuedReply, SessionClosed},
     tails::Tails,
@@ -31,7 +32,7 @@ use crate::protocol::{
     mcp::client::WsSession,
     peer::Connection,
 };
-use crate::{access::Principal, sys::lock};
+use crate::{access::Principal, executor::log_events, sys::lock};
 
 /// The state of a session that its requests share.
 #[derive(Debug)]
@@ -61,6 +62,7 @@ pub struct Session {
     /// What it is for MCP.
     pub mcp_session: WsSession,
     pub(super) in_flight: Arc<Semaphore>,
+    began_at: Instant,
     last_received_at: Mutex<Instant>,
     /// Cancelled when the session ends, also by a task that finds that it cannot go on.
     pub over: CancellationToken,
@@ -80,6 +82,9 @@ impl Session {
         let principal = principals.first().cloned();
         let principal = principal.unwrap_or_else(|| Arc::new(Principal::nobody()));
         let caller = Caller::new(server.clone(), "ws", principal).at(opened.connection.peer);
+        if !principals.is_empty() {
+            log_events::session_began(&caller.origin());
+        }
         let in_flight_max = usize::try_from(server.settings.in_flight_max).unwrap_or(1);
         Self {
             tails: Tails::new(server.settings.subscriptions_max, over.clone()),
@@ -99,9 +104,18 @@ impl Session {
             principal_changed: Notify::new(),
             mcp_session: opened.mcp_session,
             in_flight: Arc::new(Semaphore::new(in_flight_max)),
+            began_at: Instant::now(),
             last_received_at: Mutex::new(Instant::now()),
             over,
             caller,
+        }
+    }
+
+    /// Writes its end to the log, if its client had shown who it is.
+    pub fn log_end(&self, end: SessionEnd) {
+        if self.is_authenticated() {
+            let elapsed_s = self.began_at.elapsed().as_secs();
+            log_events::session_ended(&self.caller.origin(), end.name(), elapsed_s);
         }
     }
 
@@ -133,6 +147,7 @@ impl Session {
         principals.truncate(1);
         principals.push(principal);
         drop(principals);
+        log_events::session_began(&self.caller.origin());
         self.principal_changed.notify_one();
         Ok(())
     }

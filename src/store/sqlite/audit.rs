@@ -48,7 +48,8 @@ fn chain_head(seq: i64, hash: &[u8]) -> sqlx::Result<ChainHead> {
     })
 }
 
-/// Writes the entries of a transaction, with those of the jobs that it has ended; returns where the trail ends then.
+/// Writes the entries of a transaction, with those of the jobs that it has ended, which it adds to the batch's; returns
+/// where the trail ends then.
 pub(super) async fn append(
     batch: &mut WriteBatch<'_>,
     mut head: ChainHead,
@@ -89,6 +90,7 @@ pub(super) async fn append(
     )
     .execute(&mut *batch.conn)
     .await?;
+    batch.entries = entries;
     Ok(head)
 }
 

@@ -31,6 +31,8 @@ impl NewEvent {
     pub fn state_move(&self) -> StateMove {
         StateMove {
             job: self.job,
+            attempt: self.attempt,
+            from: self.from,
             to: self.to,
         }
     }

@@ -329,7 +329,7 @@ impl Writer {
         let results = execute(&mut batch, writes).await?;
         write_events(&mut batch).await?;
         let trail = audit::append(&mut batch, self.trail).await?;
-        let (notices, moves) = (batch.notices, batch.moves);
+        let (notices, moves, entries) = (batch.notices, batch.moves, batch.entries);
         sqlx::query("COMMIT").execute(&mut self.conn).await?;
         // A commit to a file that has lost its name is lost when this process ends.
         if !self.presence.is_in_place() {
@@ -340,7 +340,7 @@ impl Writer {
         self.releases = releases;
         self.release_refused = false;
         self.notices.apply(notices);
-        self.listener.tell(&moves);
+        self.listener.tell(&moves, &entries);
         Ok(results)
     }
 
