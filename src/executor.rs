@@ -46,7 +46,7 @@ use self::{
     schedules::ScheduleChanges, search::Searches, usage::UsageCache, verify::Verifies,
 };
 use crate::{
-    access::{Origin, Principal},
+    access::{ClientOrigin, Principal},
     job::{Job, JobNumber, JobRef, Micros},
     notices::Notices,
     output::{Hub, Log},
@@ -118,7 +118,7 @@ pub struct Info {
 pub struct Executor {
     inner: Arc<ExecutorInner>,
     /// For whom it writes; `None`: for the server itself.
-    origin: Option<Arc<Origin>>,
+    origin: Option<Arc<ClientOrigin>>,
 }
 
 #[derive(Debug)]

@@ -39,7 +39,7 @@ use super::{
     },
 };
 use crate::{
-    access::Origin,
+    access::ClientOrigin,
     audit::ChainHead,
     job::{
         Expectation, Input, Job, JobChange, JobId, JobNumber, JobRef, JobState, Micros, Offset,
@@ -62,7 +62,7 @@ const LISTS_MAX: usize = 2;
 pub struct Store {
     pub(super) inner: Arc<StoreInner>,
     /// Who asks for what is written through this handle; `None`: the server itself.
-    origin: Option<Arc<Origin>>,
+    origin: Option<Arc<ClientOrigin>>,
 }
 
 #[derive(Debug)]
@@ -272,7 +272,7 @@ impl Store {
     }
 
     /// The same store for the writes of a client: the audit trail names it.
-    pub fn by(&self, origin: &Arc<Origin>) -> Self {
+    pub fn by(&self, origin: &Arc<ClientOrigin>) -> Self {
         Self {
             inner: self.inner.clone(),
             origin: Some(origin.clone()),
