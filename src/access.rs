@@ -12,7 +12,7 @@ pub mod valid_clock;
 pub mod wire;
 
 pub use caveat::{Caveat, CaveatRefusal};
-pub use origin::Origin;
+pub use origin::ClientOrigin;
 pub use principal::{AccessDenied, Grant, Principal};
 pub use rate::{Rate, RateBuckets, RateRefusal};
 pub use reach::{JobPlace, OutOfReach, Reach};

@@ -48,7 +48,7 @@ use self::{
     schedules::ScheduleChanges, search::Searches, usage::UsageCache, verify::Verifies,
 };
 use crate::{
-    access::{Origin, Principal},
+    access::{ClientOrigin, Principal},
     job::{Job, JobNumber, JobRef, Micros},
     notices::Notices,
     output::{Hub, Log},
@@ -120,7 +120,7 @@ pub struct Info {
 pub struct Executor {
     inner: Arc<ExecutorInner>,
     /// For whom it writes; `None`: for the server itself.
-    origin: Option<Arc<Origin>>,
+    origin: Option<Arc<ClientOrigin>>,
 }
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use super::TokenNumber;
 
 /// Who has asked for something, and through which interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Origin {
+pub struct ClientOrigin {
     /// The name of its token; `admin` for the administrator, `server` for the server itself.
     pub name: String,
     /// The number of its token.
@@ -21,7 +21,7 @@ pub struct Origin {
     pub session: Option<String>,
 }
 
-impl Origin {
+impl ClientOrigin {
     /// The server itself.
     pub fn server() -> Self {
         Self::within("server", "server")

@@ -82,7 +82,7 @@ mod tests {
         let text = made.to_string();
         assert!(text.starts_with("cc-executor.audit/ab\n1\n"), "{text}");
         assert!(text.contains("\nat 1970-01-01T00:00:00"), "{text}");
-        assert_eq!(Checkpoint::all(&format!("\n{text}")), [made.clone()]);
         assert!(made.is_signed_by(signer.key()));
+        assert_eq!(Checkpoint::all(&format!("\n{text}")), [made]);
     }
 }

@@ -5,21 +5,21 @@ use std::{borrow::Cow, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use super::canonical::canonical;
-use crate::{access::Origin, job::Micros};
+use crate::{access::ClientOrigin, job::Micros};
 
 /// The version of the entries' form.
 const VERSION: u32 = 1;
 
 /// Whether something was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
+pub enum AuditDecision {
     /// It was, and `result` says what came of it.
     Allowed,
     /// It was refused; `result` says by which rule and how often.
     Refused,
 }
 
-impl Decision {
+impl AuditDecision {
     /// As entries have it.
     pub fn name(self) -> &'static str {
         match self {
@@ -36,11 +36,11 @@ pub struct AuditEntry {
     /// What was done, such as `job.submit`.
     pub action: Cow<'static, str>,
     /// Who has asked for it.
-    pub origin: Arc<Origin>,
+    pub origin: Arc<ClientOrigin>,
     /// What it was done to.
     pub target: Value,
     /// Whether it was done.
-    pub decision: Decision,
+    pub decision: AuditDecision,
     /// What came of it.
     pub result: Value,
 }
@@ -49,7 +49,7 @@ impl AuditEntry {
     /// Something that was done.
     pub fn allowed(
         action: impl Into<Cow<'static, str>>,
-        origin: Arc<Origin>,
+        origin: Arc<ClientOrigin>,
         target: Value,
         result: Value,
     ) -> Self {
@@ -57,14 +57,14 @@ impl AuditEntry {
             action: action.into(),
             origin,
             target,
-            decision: Decision::Allowed,
+            decision: AuditDecision::Allowed,
             result,
         }
     }
 
     /// The text that is stored and hashed, as the entry number `seq`.
     pub fn text(&self, seq: u64, at: Micros) -> String {
-        let Origin {
+        let ClientOrigin {
             name,
             token,
             uid,
@@ -109,11 +109,11 @@ mod tests {
 
     #[test]
     fn an_entry_is_one_canonical_text() {
-        let origin = Origin {
+        let origin = ClientOrigin {
             token: Some(3),
             uid: Some(1000),
             pid: Some(7),
-            ..Origin::within("unix", "ci")
+            ..ClientOrigin::within("unix", "ci")
         };
         let entry = AuditEntry::allowed(
             "job.cancel",

@@ -2,14 +2,14 @@
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct TrailFinding {
     /// The entry's number, where it is about one.
     pub seq: Option<u64>,
     /// What is wrong with it, a sentence without its end.
     pub what: String,
 }
 
-impl Finding {
+impl TrailFinding {
     /// One about an entry.
     pub fn at(seq: u64, what: impl Into<String>) -> Self {
         Self {
@@ -27,7 +27,7 @@ impl Finding {
     }
 }
 
-impl std::fmt::Display for Finding {
+impl std::fmt::Display for TrailFinding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.seq {
             Some(seq) => write!(f, "entry {seq}: {}", self.what),

@@ -17,9 +17,9 @@ pub mod trail;
 
 pub use chain::ChainHead;
 pub use checkpoint::Checkpoint;
-pub use entry::{AuditEntry, Decision};
+pub use entry::{AuditDecision, AuditEntry};
 pub use exported::ExportedEntry;
-pub use findings::Finding;
+pub use findings::TrailFinding;
 pub use refusals::RefusalTally;
 pub use signer::{NoteSigner, VerifierKey};
 pub use trail::TrailCheck;

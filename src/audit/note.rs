@@ -8,6 +8,9 @@ use super::signer::{KEY_ID_BYTES, NoteSigner, VerifierKey};
 /// Begins a line with a signature: an em dash and a space.
 const SIGNATURE: &str = "\u{2014} ";
 
+/// Length of an Ed25519 signature, bytes.
+const SIGNATURE_BYTES: usize = 64;
+
 /// A note with its signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedNote {
@@ -28,6 +31,10 @@ impl NoteSignature {
         let (name, value) = line.strip_prefix(SIGNATURE)?.split_once(' ')?;
         let bytes = STANDARD.decode(value).ok()?;
         let (id, signature) = bytes.split_first_chunk::<KEY_ID_BYTES>()?;
+        // A line that was cut off is none.
+        if signature.len() != SIGNATURE_BYTES {
+            return None;
+        }
         Some(Self {
             name: name.to_owned(),
             id: *id,
@@ -65,28 +72,32 @@ impl SignedNote {
     /// after a note that was cut off.
     pub fn all(text: &str, origin: &str) -> Vec<Self> {
         let mut notes: Vec<Self> = Vec::new();
-        let mut open: Option<String> = None;
-        let mut is_signed = false;
+        // The note that the next lines belong to, and whether its text is over.
+        let mut open: Option<(Self, bool)> = None;
         for line in text.lines() {
             if line.starts_with(origin) {
-                (open, is_signed) = (Some(format!("{line}\n")), false);
-            } else if line.is_empty() {
-                is_signed = open.is_some();
-            } else if let Some(body) = &mut open {
-                match (is_signed, NoteSignature::read(line)) {
-                    (false, _) => *body += &format!("{line}\n"),
-                    (true, Some(signature)) => match notes.last_mut() {
-                        Some(last) if last.text == *body => last.signatures.push(signature),
-                        _ => notes.push(Self {
-                            text: body.clone(),
-                            signatures: vec![signature],
-                        }),
-                    },
-                    (true, None) => open = None,
-                }
+                notes.extend(open.take().and_then(Self::signed));
+                let text = format!("{line}\n");
+                let signatures = Vec::new();
+                open = Some((Self { text, signatures }, false));
+                continue;
+            }
+            let Some((note, is_over)) = &mut open else {
+                continue;
+            };
+            match (line.is_empty(), *is_over, NoteSignature::read(line)) {
+                (true, ..) => *is_over = true,
+                (false, false, _) => note.text += &format!("{line}\n"),
+                (false, true, Some(signature)) => note.signatures.push(signature),
+                (false, true, None) => notes.extend(open.take().and_then(Self::signed)),
             }
         }
+        notes.extend(open.and_then(Self::signed));
         notes
+    }
+
+    fn signed((note, is_over): (Self, bool)) -> Option<Self> {
+        (is_over && !note.signatures.is_empty()).then_some(note)
     }
 }
 

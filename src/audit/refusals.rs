@@ -10,8 +10,8 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{AuditEntry, Decision};
-use crate::{access::Origin, job::Micros};
+use super::{AuditDecision, AuditEntry};
+use crate::{access::ClientOrigin, job::Micros};
 
 /// How long after the first refusal of a kind its entry is due: others of a flood belong into it.
 pub const FIRST_AFTER: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ const NEXT_AFTER: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RefusalKind {
     /// Who was refused.
-    pub origin: Origin,
+    pub origin: ClientOrigin,
     /// What the client asked for: a method or a tool.
     pub action: String,
     /// The rule that refused it.
@@ -59,7 +59,7 @@ impl RefusalTally {
         (kind.origin.session, kind.origin.pid) = (None, None);
         if !self.kinds.contains_key(&kind) && self.kinds.len() >= self.kinds_max {
             kind = RefusalKind {
-                origin: Origin::within("several", "others"),
+                origin: ClientOrigin::within("several", "others"),
                 action: "several".to_owned(),
                 // The names of rules are the policy's, and so bounded by it.
                 rule: kind.rule,
@@ -111,7 +111,7 @@ fn entry(kind: &RefusalKind, counted: &CountedRefusals) -> AuditEntry {
         action: kind.action.clone().into(),
         origin: Arc::new(kind.origin.clone()),
         target: Value::Object(serde_json::Map::new()),
-        decision: Decision::Refused,
+        decision: AuditDecision::Refused,
         result: json!({
             "rule": kind.rule,
             "count": counted.count,
@@ -127,9 +127,9 @@ mod tests {
 
     fn kind(peer: &str, rule: &str) -> RefusalKind {
         RefusalKind {
-            origin: Origin {
+            origin: ClientOrigin {
                 peer: Some(peer.to_owned()),
-                ..Origin::within("tcp", "ci")
+                ..ClientOrigin::within("tcp", "ci")
             },
             action: "job.submit".to_owned(),
             rule: rule.to_owned(),

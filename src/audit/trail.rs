@@ -9,7 +9,7 @@ use super::{
     chain::{ChainHash, ChainHead, link, unhex},
     checkpoint::Checkpoint,
     exported::TrailBegin,
-    findings::Finding,
+    findings::TrailFinding,
     signer::VerifierKey,
 };
 
@@ -49,7 +49,7 @@ pub struct TrailReport {
     /// How many checkpoints are of entries before the first one.
     pub not_covered: usize,
     /// What is wrong.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<TrailFinding>,
     /// How many more findings there are.
     pub more: u64,
 }
@@ -67,7 +67,7 @@ pub struct TrailCheck {
     /// Keys by the entry that put them in force.
     keys: BTreeMap<u64, VerifierKey>,
     prunes: Vec<Value>,
-    findings: Vec<Finding>,
+    findings: Vec<TrailFinding>,
     more: u64,
 }
 
@@ -102,15 +102,15 @@ impl TrailCheck {
         match check.begin.key.as_deref().map(str::parse::<VerifierKey>) {
             None => {}
             Some(Ok(key)) => check.take_first_key(head.seq, key),
-            Some(Err(wrong)) => {
-                check.find(Finding::general(format!("the key of its begin {wrong}")))
-            }
+            Some(Err(wrong)) => check.find(TrailFinding::general(format!(
+                "the key of its begin {wrong}"
+            ))),
         }
         check
     }
 
     /// Adds a finding of the caller's.
-    pub fn find(&mut self, finding: Finding) {
+    pub fn find(&mut self, finding: TrailFinding) {
         match self.findings.len() < FINDINGS_MAX {
             true => self.findings.push(finding),
             false => self.more += 1,
@@ -125,18 +125,21 @@ impl TrailCheck {
         let named = value.as_ref().and_then(|value| value["seq"].as_u64());
         let seq = row.seq.or(named).unwrap_or(due);
         if value.is_none() {
-            self.find(Finding::at(seq, "it is not canonical JSON: it was changed"));
+            self.find(TrailFinding::at(
+                seq,
+                "it is not canonical JSON: it was changed",
+            ));
         } else if named != Some(seq) {
             let named = named.map_or("none".to_owned(), |named| named.to_string());
             let what = format!("it names the number {named}: it was moved or changed");
-            self.find(Finding::at(seq, what));
+            self.find(TrailFinding::at(seq, what));
         }
         if seq < due {
             let what = format!(
                 "it comes after entry {}: it was inserted, repeated or moved",
                 self.head.seq
             );
-            self.find(Finding::at(seq, what));
+            self.find(TrailFinding::at(seq, what));
             return value;
         }
         self.check_link(seq, row);
@@ -159,11 +162,11 @@ impl TrailCheck {
                 last if last == due => format!("entry {due} is missing"),
                 last => format!("the entries {due} to {last} are missing"),
             };
-            self.find(Finding::general(what));
+            self.find(TrailFinding::general(what));
         } else if row.prev.is_some_and(|prev| prev != self.head.hash) {
             let what =
                 "it does not follow the entry before it: one of the two was changed or put in";
-            self.find(Finding::at(seq, what));
+            self.find(TrailFinding::at(seq, what));
         }
         // After a gap the hash of the entry before is known only if it is told.
         let prev = row.prev.or((seq == due).then_some(self.head.hash));
@@ -175,7 +178,7 @@ impl TrailCheck {
                      or moved"
                 }
             };
-            self.find(Finding::at(seq, what));
+            self.find(TrailFinding::at(seq, what));
         }
     }
 
@@ -196,7 +199,7 @@ impl TrailCheck {
                 let key = entry["result"]["key"].as_str().unwrap_or_default();
                 match key.parse() {
                     Ok(key) => self.take_key(seq, key, entry["result"]["signature"].as_str()),
-                    Err(wrong) => self.find(Finding::at(seq, format!("its key {wrong}"))),
+                    Err(wrong) => self.find(TrailFinding::at(seq, format!("its key {wrong}"))),
                 }
             }
             _ => {}
@@ -213,7 +216,7 @@ impl TrailCheck {
                 "its key {key} is not signed by the key before it: the key was lost, or another server wrote \
                  this; if the key is yours, name it with --key"
             );
-            self.find(Finding::at(seq, what));
+            self.find(TrailFinding::at(seq, what));
         }
         self.keys.insert(seq, key);
     }
@@ -221,7 +224,7 @@ impl TrailCheck {
     fn take_first_key(&mut self, seq: u64, key: VerifierKey) {
         if !self.trusted.is_empty() && !self.trusted.contains(&key) {
             let what = format!("the first key of the trail is {key}, which --key does not name");
-            self.find(Finding::at(seq, what));
+            self.find(TrailFinding::at(seq, what));
         }
         self.keys.insert(seq, key);
     }
@@ -230,7 +233,7 @@ impl TrailCheck {
     pub fn finish(mut self, end: Option<ChainHead>) -> TrailReport {
         if end.is_some_and(|end| end != self.head) {
             let what = "its last line names another last entry: the end was cut off or changed";
-            self.find(Finding::general(what));
+            self.find(TrailFinding::general(what));
         }
         self.check_begin();
         self.check_rest();
@@ -247,7 +250,7 @@ impl TrailCheck {
                         "the checkpoint of {} is not signed by the key that was in force",
                         checkpoint.at
                     );
-                    self.find(Finding::at(seq, what));
+                    self.find(TrailFinding::at(seq, what));
                 }
             }
         }
@@ -271,7 +274,9 @@ impl TrailCheck {
             is_part,
         } = &self.begin;
         if after.seq == 0 && after.hash != ChainHash::default() {
-            self.find(Finding::general("it does not begin with an empty trail"));
+            self.find(TrailFinding::general(
+                "it does not begin with an empty trail",
+            ));
             return;
         }
         let says = |prune: &Value| {
@@ -284,7 +289,7 @@ impl TrailCheck {
                 "the entries 1 to {} are missing, and no entry says that they were pruned",
                 after.seq
             );
-            self.find(Finding::general(what));
+            self.find(TrailFinding::general(what));
         }
     }
 
@@ -298,7 +303,7 @@ impl TrailCheck {
         );
         for seq in within {
             let what = "a checkpoint was made of it, and it is missing";
-            self.find(Finding::at(seq, what));
+            self.find(TrailFinding::at(seq, what));
         }
         let last = rest.last_key_value().and_then(|(_, all)| all.first());
         if let (1.., Some(last)) = (beyond, last) {
@@ -307,7 +312,7 @@ impl TrailCheck {
                  {}, has {} entries): its end was cut off, or an older copy was put back",
                 self.head.seq, last.at, last.head.seq
             );
-            self.find(Finding::general(what));
+            self.find(TrailFinding::general(what));
         }
     }
 
@@ -333,7 +338,7 @@ impl TrailCheck {
             off.len() - 1,
             first.head.seq
         );
-        self.find(Finding::at(first.head.seq, what));
+        self.find(TrailFinding::at(first.head.seq, what));
     }
 }
 
@@ -345,7 +350,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        access::Origin,
+        access::ClientOrigin,
         audit::{AuditEntry, NoteSigner, chain::hex, exported::ExportedEntry},
         job::Micros,
     };
@@ -366,7 +371,7 @@ mod tests {
 
     impl Written {
         fn add(&mut self, action: &'static str, result: Value) {
-            let origin = Arc::new(Origin::server());
+            let origin = Arc::new(ClientOrigin::server());
             let entry = AuditEntry::allowed(action, origin, json!({}), result);
             let entry = entry.text(self.head.seq + 1, Micros(0));
             let prev = self.head.hash;

@@ -5,6 +5,7 @@
 
 mod key_file;
 mod notary;
+mod settings;
 mod sink;
 
 use std::{
@@ -12,15 +13,15 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use self::notary::Notary;
-use super::{Error, Executor, StartError};
+pub use self::settings::{AuditSettings, CheckpointHealth};
+use super::{Error, Executor};
 use crate::{
-    access::Origin,
+    access::ClientOrigin,
     audit::{
         AuditEntry, RefusalTally,
         refusals::{FIRST_AFTER, RefusalKind},
@@ -39,32 +40,6 @@ const DAY_US: i64 = 86_400_000_000;
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// How long a stop waits for the last checkpoint.
 const LAST_WITHIN: Duration = Duration::from_millis(1500);
-
-/// What is done with the audit trail. Each is a setting of the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditSettings {
-    /// Where checkpoints go.
-    pub sink: CheckpointSink,
-    /// Time between two checkpoints, seconds.
-    pub checkpoint_s: u64,
-    /// How long a key signs, seconds.
-    pub key_s: u64,
-    /// How long entries are kept, days; `None`: for ever.
-    pub days: Option<u64>,
-    /// Kinds of refusals that are counted apart.
-    pub refusal_kinds_max: usize,
-}
-
-/// The last checkpoint.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct CheckpointHealth {
-    /// How many entries it covers; `None`: there was none since the start.
-    pub entries: Option<u64>,
-    /// When it was made.
-    pub at: Option<Micros>,
-    /// Why the newest one could not be made or delivered.
-    pub error: Option<String>,
-}
 
 /// What the server keeps for the trail while it runs.
 #[derive(Debug)]
@@ -88,7 +63,7 @@ impl AuditRuns {
 
 impl Executor {
     /// The same executor for a client: the audit trail names it with everything that it changes.
-    pub fn by(&self, origin: Arc<Origin>) -> Self {
+    pub fn by(&self, origin: Arc<ClientOrigin>) -> Self {
         Self {
             inner: self.inner.clone(),
             origin: Some(origin),
@@ -112,7 +87,7 @@ impl Executor {
         result: Value,
     ) -> Result<(), Error> {
         let origin = self.origin.clone();
-        let origin = origin.unwrap_or_else(|| Arc::new(Origin::server()));
+        let origin = origin.unwrap_or_else(|| Arc::new(ClientOrigin::server()));
         let entry = AuditEntry::allowed(action, origin, target, result);
         match self.inner.store.add_audit_entries(vec![entry]).await {
             Err(StoreError::DiskFull) => {
@@ -127,7 +102,7 @@ impl Executor {
     }
 
     /// Counts a refusal. It costs no commit: the counts are written by and by.
-    pub fn count_refusal(&self, origin: Origin, action: &str, rule: &str) {
+    pub fn count_refusal(&self, origin: ClientOrigin, action: &str, rule: &str) {
         let kind = RefusalKind {
             origin,
             action: action.to_owned(),
@@ -159,12 +134,11 @@ impl Executor {
     }
 
     /// Adds what the start has put in force; the start itself has an entry with its epoch.
-    pub(super) async fn note_start(&self) -> Result<(), StartError> {
+    pub(super) async fn note_start(&self) -> Result<(), Error> {
         if self.inner.supervisor.context().policy.is_none() {
             return Ok(());
         }
-        let noted = self.note_policy("policy.load", &self.policy_status()).await;
-        noted.map_err(StartError::AuditTrail)
+        self.note_policy("policy.load", &self.policy_status()).await
     }
 
     /// Writes refusals, prunes, and makes checkpoints, until the server stops.

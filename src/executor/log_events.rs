@@ -5,13 +5,13 @@
 use serde_json::Value;
 
 use crate::{
-    access::Origin, audit::AuditEntry, job::JobState, store::StateMove, telemetry::EVENTS,
+    access::ClientOrigin, audit::AuditEntry, job::JobState, store::StateMove, telemetry::EVENTS,
 };
 
 /// Writes a line of the log with the fields of every event, and its own.
 macro_rules! event {
     ($event:expr, $origin:expr, { $($fields:tt)* }) => {{
-        let (event, origin): (&str, &Origin) = ($event, $origin);
+        let (event, origin): (&str, &ClientOrigin) = ($event, $origin);
         tracing::info!(
             target: EVENTS,
             event,
@@ -50,7 +50,7 @@ pub(super) fn entry(entry: &AuditEntry) {
 
 /// Jobs that have started, among those whose state has changed.
 pub(super) fn started(moves: &[StateMove]) {
-    let server = Origin::server();
+    let server = ClientOrigin::server();
     for one in moves {
         if (one.from, one.to) == (Some(JobState::Queued), JobState::Running) {
             event!("job.start", &server, { job = one.job, attempt = one.attempt, });
@@ -59,11 +59,11 @@ pub(super) fn started(moves: &[StateMove]) {
 }
 
 /// A client has begun a session, or has shown its token in one.
-pub fn session_began(client: &Origin) {
+pub fn session_began(client: &ClientOrigin) {
     event!("session.begin", client, {});
 }
 
 /// A client's session has ended.
-pub fn session_ended(client: &Origin, reason: &str, elapsed_s: u64) {
+pub fn session_ended(client: &ClientOrigin, reason: &str, elapsed_s: u64) {
     event!("session.end", client, { reason, elapsed_s, });
 }

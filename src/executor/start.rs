@@ -159,11 +159,7 @@ impl Executor {
         refuse_missing_database(&layout)?;
         look_up_user()?;
         let (policy, secrets) = load_given(&settings)?;
-        if DiskReserve::of_data_dir(layout.root())?.release_below(START_BYTES) {
-            tracing::warn!(
-                "the disk is full: the disk reserve (ballast_bytes) is given up for the start"
-            );
-        }
+        make_room_for_start(&layout)?;
         let store = Store::open_within(&layout.database(), &settings.store, on_migration).await?;
         // Before anything new can begin.
         let leftovers = list_spool(&layout)?;
@@ -220,9 +216,15 @@ impl Executor {
             }),
             origin: None,
         };
-        executor.note_start().await?;
-        executor.spawn_tasks(scheduler, due);
-        Ok(executor)
+        executor.begin(scheduler, due).await
+    }
+
+    /// Notes what is in force, and begins what the server does by itself.
+    async fn begin(self, scheduler: Scheduler, due: DueJobs) -> Result<Self, StartError> {
+        let noted = self.note_start().await;
+        noted.map_err(StartError::AuditTrail)?;
+        self.spawn_tasks(scheduler, due);
+        Ok(self)
     }
 
     /// Begins what the server does by itself.
@@ -259,6 +261,16 @@ impl Executor {
         self.end_audit().await;
         self.inner.store.close().await;
     }
+}
+
+/// Gives the disk reserve up on a full disk, as far as the start needs it.
+fn make_room_for_start(layout: &Layout) -> io::Result<()> {
+    if DiskReserve::of_data_dir(layout.root())?.release_below(START_BYTES) {
+        tracing::warn!(
+            "the disk is full: the disk reserve (ballast_bytes) is given up for the start"
+        );
+    }
+    Ok(())
 }
 
 /// Loads what the operator gives beside the settings: the policy, if there is one, and the sources of secrets.

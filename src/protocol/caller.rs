@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{ErrorKind, ServerState, jsonrpc::error::Refusal, peer::Peer};
 use crate::{
-    access::{Origin, Principal, Scope},
+    access::{ClientOrigin, Principal, Scope},
     executor::{Actor, Executor, SessionTurns as Turns},
     job::JobRef,
     sys::lock,
@@ -105,7 +105,7 @@ impl Caller {
     }
 
     /// Who the client is for the audit trail.
-    pub fn origin(&self) -> Origin {
+    pub fn origin(&self) -> ClientOrigin {
         let principal = self.principal();
         let is_mcp = self.interface == Self::MCP;
         let door = match (is_mcp, self.peer) {
@@ -114,10 +114,13 @@ impl Caller {
             (true, Some(Peer::Unix { .. })) => "mcp-unix",
             (true, _) => "mcp-tcp",
         };
-        Origin {
+        ClientOrigin {
             token: principal.token,
             session: Some(self.session_name()),
-            ..origin(door, &principal.name, self.peer)
+            ..match self.peer {
+                Some(peer) => peer.origin(door, &principal.name),
+                None => ClientOrigin::within(door, &principal.name),
+            }
         }
     }
 
@@ -133,17 +136,4 @@ impl Caller {
     fn session_name(&self) -> String {
         format!("{}:{}", self.interface, self.id)
     }
-}
-
-/// A client of this name at the other end of a connection, as the audit trail has it.
-pub fn origin(door: &'static str, name: &str, peer: Option<Peer>) -> Origin {
-    let mut origin = Origin::within(door, name);
-    match peer {
-        Some(Peer::Unix { uid, pid, .. }) => (origin.uid, origin.pid) = (Some(uid), pid),
-        Some(Peer::Tcp(address)) => {
-            origin.peer = Some(address.ip().to_canonical().to_string());
-        }
-        None => {}
-    }
-    origin
 }

@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr};
 
 use super::limits::connection_slots::ConnectionSlot;
+use crate::access::ClientOrigin;
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,16 @@ impl Peer {
     /// Whether it needs no token.
     pub fn is_trusted(self) -> bool {
         matches!(self, Self::Unix { ours: true, .. })
+    }
+
+    /// A client of this name at this end, as the audit trail has it.
+    pub fn origin(self, door: &'static str, name: &str) -> ClientOrigin {
+        let mut origin = ClientOrigin::within(door, name);
+        match self {
+            Self::Unix { uid, pid, .. } => (origin.uid, origin.pid) = (Some(uid), pid),
+            Self::Tcp(address) => origin.peer = Some(address.ip().to_canonical().to_string()),
+        }
+        origin
     }
 }
 

@@ -9,13 +9,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     ErrorKind,
     auth::Bearer,
-    caller::origin,
     limits::{
         memory_budget::MemoryBudget, offload::ParserThread, rate_limit::FairQueue,
         session_slots::SessionSlots,
     },
     mcp::McpShared,
-    origin as host_origin,
+    origin,
     peer::Peer,
     problem::HttpProblem,
     refusals::{RefusalLog, RefusalReason},
@@ -49,7 +48,7 @@ pub struct ServerState {
     /// The rights of the server's own user on the Unix socket.
     pub owner: Arc<Principal>,
     /// Which Host and Origin are answered on TCP, and which Origin on the Unix socket.
-    pub origins: host_origin::Allowed,
+    pub origins: origin::Allowed,
     /// The slots for sessions.
     pub sessions: Arc<SessionSlots>,
     /// Logs refused clients.
@@ -100,7 +99,7 @@ impl ServerState {
                 Peer::Unix { .. } => "unix",
                 Peer::Tcp(_) => "tcp",
             };
-            let origin = origin(door, Principal::NOBODY, Some(peer));
+            let origin = peer.origin(door, Principal::NOBODY);
             let action = "session.authenticate";
             self.executor.count_refusal(origin, action, reason.name());
         }

@@ -109,7 +109,7 @@ const COLUMNS: [(&str, &[&str]); 6] = [
 const COUNTED: [&str; 3] = ["jobs", "attempts", "events"];
 
 /// All tables of the database.
-const TABLES: [&str; 21] = [
+const TABLES: [&str; 24] = [
     "nodes",
     "queues",
     "environments",
@@ -120,6 +120,9 @@ const TABLES: [&str; 21] = [
     "segments",
     "inputs",
     "signal_names",
+    "audit",
+    "audit_base",
+    "audit_keys",
     "digest_key",
     "shim_key",
     "mcp_sessions",

@@ -39,9 +39,8 @@ use super::{
     },
 };
 use crate::{
-    access::Origin,
-    audit::AuditEntry,
-    audit::ChainHead,
+    access::ClientOrigin,
+    audit::{AuditEntry, ChainHead},
     job::{
         Expectation, Input, Job, JobChange, JobId, JobNumber, JobRef, JobState, Micros, Offset,
         Queue, QueueChange, StopRequest, Survivor, chain::Recorded,
@@ -63,7 +62,7 @@ const LISTS_MAX: usize = 2;
 pub struct Store {
     pub(super) inner: Arc<StoreInner>,
     /// Who asks for what is written through this handle; `None`: the server itself.
-    origin: Option<Arc<Origin>>,
+    origin: Option<Arc<ClientOrigin>>,
 }
 
 #[derive(Debug)]
@@ -273,7 +272,7 @@ impl Store {
     }
 
     /// The same store for the writes of a client: the audit trail names it.
-    pub fn by(&self, origin: &Arc<Origin>) -> Self {
+    pub fn by(&self, origin: &Arc<ClientOrigin>) -> Self {
         Self {
             inner: self.inner.clone(),
             origin: Some(origin.clone()),

@@ -13,7 +13,7 @@ use super::types::{
     NoticeRetried, NoticeTried, OutputPlacement, PauseRequested, QueueDeleted, QueueSet,
     SegmentRow, ShimOffer, StartedAttempt, StopRequested, Submission, SubmitOutcome, Updated,
 };
-use crate::access::{Origin, TokenNumber};
+use crate::access::{ClientOrigin, TokenNumber};
 use crate::job::{
     Input, JobChange, JobNumber, JobRef, Micros, QueueChange, Schedule, StopRequest, Survivor,
 };
@@ -27,7 +27,7 @@ const ROW_LOG_BYTES: u64 = 1600;
 pub struct AuditedWrite {
     pub write: Write,
     /// `None`: the server itself.
-    pub origin: Option<Arc<Origin>>,
+    pub origin: Option<Arc<ClientOrigin>>,
 }
 
 impl From<Write> for AuditedWrite {

@@ -407,6 +407,10 @@ fn stored_output_that_was_changed_is_found_with_and_without_its_digest() {
     scene.found("the row of job 3 was changed: exit_code is 1");
 
     let scene = Scene::stopped();
+    scene.sql("UPDATE jobs SET spec = replace(spec, 'three', 'four') WHERE number = 3");
+    scene.found("job 3 has another command or directory than was submitted");
+
+    let scene = Scene::stopped();
     scene.sql("DELETE FROM output_chunks WHERE job = 1; DELETE FROM attempts WHERE job = 1; DELETE FROM jobs WHERE number = 1");
     scene.found("job 1, whose end this is, is gone");
 }

@@ -190,7 +190,6 @@ fn refusals_of_a_client_are_counted_together() {
         reader.refused(-32002, "job.submit", json!({"argv": ["true"]}));
     }
     let mut guess = Client::tcp(server.listen(), None);
-    guess.frame();
     for _ in 0..20 {
         guess.refused(
             -32001,

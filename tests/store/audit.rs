@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cc_executor::{
-    access::Origin,
+    access::ClientOrigin,
     audit::{AuditEntry, ChainHead, chain::link},
     job::{Micros, QueueChange},
     store::{AuditRow, Store},
@@ -35,7 +35,7 @@ fn whole(rows: &[AuditRow]) -> Vec<Value> {
 }
 
 fn note(nth: usize) -> AuditEntry {
-    let origin = Arc::new(Origin::within("unix", "ci"));
+    let origin = Arc::new(ClientOrigin::within("unix", "ci"));
     AuditEntry::allowed("job.signal", origin, json!({"job": nth}), json!({}))
 }
 
@@ -43,7 +43,7 @@ fn note(nth: usize) -> AuditEntry {
 async fn a_write_of_a_client_names_it_and_one_that_is_refused_leaves_nothing() {
     let ledger = Ledger::new().await;
     let before = rows(&ledger.store).await.len();
-    let mut ci = Origin::within("tcp", "ci");
+    let mut ci = ClientOrigin::within("tcp", "ci");
     (ci.token, ci.peer) = (Some(7), Some("10.0.0.1".to_owned()));
     let store = ledger.store.by(&Arc::new(ci));
     let change = QueueChange {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     audit::{
-        ChainHead, Checkpoint, Finding, TrailCheck, VerifierKey,
+        ChainHead, Checkpoint, TrailCheck, TrailFinding, VerifierKey,
         chain::hex,
         exported::TrailBegin,
         trail::{TrailReport, TrailRow},
@@ -17,7 +17,7 @@ use crate::{
     job::JobNumber,
     output::{Item, Log, OutputWalk, WalkEvent},
     spool::Layout,
-    store::{EndedRow, Store},
+    store::{EndedRow, Include, Store, commands_digest},
 };
 
 /// Entries and jobs that are read at once.
@@ -33,6 +33,8 @@ pub struct DataDirTrail {
     ends: BTreeMap<JobNumber, (u64, Value)>,
     /// Jobs that were submitted and whose end has no entry.
     open: BTreeSet<JobNumber>,
+    /// What was submitted together: the entry, the first and the last job, and the digest of their commands.
+    submitted: Vec<(u64, JobNumber, JobNumber, String)>,
     removed: BTreeSet<JobNumber>,
     /// Jobs whose output was removed.
     trimmed: BTreeSet<JobNumber>,
@@ -47,6 +49,7 @@ impl DataDirTrail {
             store,
             ends: BTreeMap::new(),
             open: BTreeSet::new(),
+            submitted: Vec::new(),
             removed: BTreeSet::new(),
             trimmed: BTreeSet::new(),
         })
@@ -63,11 +66,15 @@ impl DataDirTrail {
                 self.ends.insert(job, (seq, result.clone()));
                 self.open.remove(&job);
             }
-            ("job.submit" | "job.retry", Some(job)) => drop(self.open.insert(job)),
-            ("job.submit" | "job.retry", None) => {
-                let number = |key: &str| target["jobs"][key].as_i64();
-                if let (Some(first), Some(last)) = (number("first"), number("last")) {
+            ("job.submit" | "job.retry", job) => {
+                let number = |key: &str| job.or_else(|| target["jobs"][key].as_i64());
+                let digest = result["commands_sha256"].as_str();
+                if let (Some(first), Some(last), Some(digest)) =
+                    (number("first"), number("last"), digest)
+                {
+                    let seq = entry["seq"].as_u64().unwrap_or_default();
                     self.open.extend(first..=last);
+                    self.submitted.push((seq, first, last, digest.to_owned()));
                 }
             }
             ("schedule.fire" | "schedule.run", _) => self.open.extend(numbers(&result["jobs"])),
@@ -99,7 +106,8 @@ impl DataDirTrail {
         let mut at = begin.after.seq;
         let mut check = TrailCheck::new(begin, checkpoints, keys);
         self.read_on(&mut check, &mut at).await?;
-        let (differing, missing) = self.compare_rows().await?;
+        let (mut differing, missing) = self.compare_rows().await?;
+        differing.extend(self.compare_commands().await?);
         let early: Vec<JobNumber> = self.open.iter().copied().collect();
         let early = self.rows(&early).await?;
         // A server that runs may have written more meanwhile.
@@ -115,14 +123,14 @@ impl DataDirTrail {
             let what = format!(
                 "job {job}, whose end this is, is gone, and no entry says that it was removed"
             );
-            check.find(Finding::at(seq, what));
+            check.find(TrailFinding::at(seq, what));
         }
         for row in early.iter().filter(|row| self.open.contains(&row.number)) {
             let what = format!(
                 "job {} is final, and no entry says how it ended",
                 row.number
             );
-            check.find(Finding::general(what));
+            check.find(TrailFinding::general(what));
         }
         Ok(check.finish(None))
     }
@@ -150,7 +158,10 @@ impl DataDirTrail {
     }
 
     /// Compares the data directory with a file that was exported from it, which ends at `head`.
-    pub async fn compare_with_file(&mut self, head: ChainHead) -> anyhow::Result<Vec<Finding>> {
+    pub async fn compare_with_file(
+        &mut self,
+        head: ChainHead,
+    ) -> anyhow::Result<Vec<TrailFinding>> {
         let page = self.store.audit_page(head.seq.saturating_sub(1), 1).await?;
         let mut findings = Vec::new();
         let here = page.rows.first().filter(|row| row.seq == head.seq);
@@ -160,20 +171,21 @@ impl DataDirTrail {
                  off, or an older copy was put back",
                 page.head.seq, head.seq
             );
-            findings.push(Finding::general(what));
+            findings.push(TrailFinding::general(what));
         } else if here.is_some_and(|here| here.hash != head.hash) {
             let what =
                 "the data directory has another entry: it was written anew, or it is another copy";
-            findings.push(Finding::at(head.seq, what));
+            findings.push(TrailFinding::at(head.seq, what));
         }
         // What was removed since the export is not known here.
         let (differing, _) = self.compare_rows().await?;
         findings.extend(differing);
+        findings.extend(self.compare_commands().await?);
         Ok(findings)
     }
 
     /// Compares every job whose end the trail has; also returns those that are not there.
-    async fn compare_rows(&self) -> anyhow::Result<(Vec<Finding>, Vec<JobNumber>)> {
+    async fn compare_rows(&self) -> anyhow::Result<(Vec<TrailFinding>, Vec<JobNumber>)> {
         let (mut findings, mut missing) = (Vec::new(), Vec::new());
         let jobs: Vec<JobNumber> = self.ends.keys().copied().collect();
         for jobs in jobs.chunks(PAGE as usize) {
@@ -190,12 +202,37 @@ impl DataDirTrail {
         Ok((findings, missing))
     }
 
+    /// Compares what the jobs run with what was submitted, where all that were submitted together are still there.
+    async fn compare_commands(&self) -> anyhow::Result<Vec<TrailFinding>> {
+        let mut findings = Vec::new();
+        for (seq, first, last, said) in &self.submitted {
+            let mut specs = Vec::new();
+            for job in *first..=*last {
+                let found = self.store.job(job.into(), Include::default()).await?;
+                specs.extend(found.map(|job| job.spec));
+            }
+            let is_whole = i64::try_from(specs.len()) == Ok(last - first + 1);
+            if is_whole && commands_digest(specs.iter()) != *said {
+                let what = match first == last {
+                    true => {
+                        format!("job {first} has another command or directory than was submitted")
+                    }
+                    false => format!(
+                        "one of the jobs {first} to {last} has another command or directory than was submitted"
+                    ),
+                };
+                findings.push(TrailFinding::at(*seq, what));
+            }
+        }
+        Ok(findings)
+    }
+
     async fn rows(&self, jobs: &[JobNumber]) -> anyhow::Result<Vec<EndedRow>> {
         Ok(self.store.ended_rows(jobs).await?)
     }
 
     /// Compares a job's row, and then its stored output, with the entry of its end.
-    async fn compare(&self, row: &EndedRow) -> anyhow::Result<Option<Finding>> {
+    async fn compare(&self, row: &EndedRow) -> anyhow::Result<Option<TrailFinding>> {
         let job = row.number;
         let (seq, end) = &self.ends[&job];
         let is_trimmed = self.trimmed.contains(&job) || self.removed.contains(&job);
@@ -219,7 +256,7 @@ impl DataDirTrail {
             .collect();
         if !differing.is_empty() {
             let what = format!("the row of job {job} was changed: {}", differing.join("; "));
-            return Ok(Some(Finding::at(*seq, what)));
+            return Ok(Some(TrailFinding::at(*seq, what)));
         }
         let Some(said) = end["output_sha256"].as_str().filter(|_| !is_trimmed) else {
             return Ok(None);
@@ -231,7 +268,7 @@ impl DataDirTrail {
             let what = format!(
                 "the stored output of job {job} was changed: {found}, and the entry says {said}"
             );
-            Finding::at(*seq, what)
+            TrailFinding::at(*seq, what)
         }))
     }
 

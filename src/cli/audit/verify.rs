@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::data_dir::DataDirTrail;
 use crate::{
     audit::{
-        ChainHead, Checkpoint, Finding, TrailCheck, VerifierKey,
+        ChainHead, Checkpoint, TrailCheck, TrailFinding, VerifierKey,
         chain::hex,
         exported::ExportedLine,
         trail::{TrailReport, TrailRow},
@@ -99,7 +99,7 @@ fn read_file(
     for (at, line) in lines.enumerate() {
         let line = line.with_context(unreadable)?;
         if end.is_some() {
-            check.find(Finding::general("something follows the last line"));
+            check.find(TrailFinding::general("something follows the last line"));
         }
         match ExportedLine::read(&line) {
             Some(ExportedLine::Entry(exported)) => {
@@ -119,12 +119,12 @@ fn read_file(
                     "line {} is not as an export writes it: it was changed",
                     at + 2
                 );
-                check.find(Finding::general(what));
+                check.find(TrailFinding::general(what));
             }
         }
     }
     if end.is_none() {
-        check.find(Finding::general(
+        check.find(TrailFinding::general(
             "the file has no last line: it was cut off",
         ));
     }

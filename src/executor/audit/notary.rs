@@ -8,12 +8,12 @@ use std::{io, path::Path, sync::Arc};
 use serde_json::json;
 
 use super::{
-    AuditSettings,
     key_file::{self, DatedKey},
+    settings::AuditSettings,
     sink,
 };
 use crate::{
-    access::Origin,
+    access::ClientOrigin,
     audit::{AuditEntry, ChainHead, Checkpoint, checkpoint::ORIGIN, trail::KEY_ACTION},
     data_dir::{DataDirError, OwnDir},
     spool::Layout,
@@ -131,7 +131,7 @@ async fn replace(
     let key = stored.await.map_err(CheckpointFailure::Key)?;
     let signature = before.map(|before| before.signer.sign_next(&next));
     let result = json!({"key": next.to_string(), "signature": signature});
-    let origin = Arc::new(Origin::server());
+    let origin = Arc::new(ClientOrigin::server());
     let entry = AuditEntry::allowed(KEY_ACTION, origin, json!({}), result);
     store.add_audit_entries(vec![entry]).await?;
     let promoted = blocking(move || key_file::promote_next(&dir));

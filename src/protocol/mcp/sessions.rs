@@ -23,7 +23,7 @@ use super::{
     client::SESSION_HEADER,
 };
 use crate::{
-    access::{Origin, Principal, TokenNumber},
+    access::{ClientOrigin, Principal, TokenNumber},
     executor::{Error, log_events},
 };
 
@@ -54,12 +54,12 @@ impl SessionAdmission {
     }
 
     /// Who the client is for the log.
-    fn origin(&self) -> Origin {
+    fn origin(&self) -> ClientOrigin {
         let door = match self.peer {
             Peer::Unix { .. } => "mcp-unix",
             Peer::Tcp(_) => "mcp-tcp",
         };
-        Origin {
+        ClientOrigin {
             token: self.token,
             ..caller::origin(door, &self.name, Some(self.peer))
         }
@@ -99,12 +99,12 @@ pub enum SessionError {
 #[derive(Debug)]
 struct HeldSession {
     _slot: SessionSlot,
-    client: Origin,
+    client: ClientOrigin,
     began_at: Instant,
 }
 
 impl HeldSession {
-    fn begin(slot: SessionSlot, client: Origin) -> Self {
+    fn begin(slot: SessionSlot, client: ClientOrigin) -> Self {
         log_events::session_began(&client);
         Self {
             _slot: slot,

@@ -14,14 +14,17 @@ use super::{
     job_snapshot::WriteBatch,
 };
 use crate::{
-    access::Origin,
+    access::ClientOrigin,
     audit::{
         AuditEntry, ChainHead,
         chain::{HASH_BYTES, hex},
         trail::{KEY_ACTION, PRUNE_ACTION},
     },
     job::{JobNumber, Micros, signal},
-    store::audit_types::{AuditPage, AuditRow, EndedRow, PrunedTrail},
+    store::{
+        audit_types::{AuditPage, AuditRow, AuditWrite, EndedRow, PrunedTrail},
+        write::WriteResult,
+    },
     sys::clock,
 };
 
@@ -113,7 +116,7 @@ async fn ends(batch: &mut WriteBatch<'_>) -> sqlx::Result<Vec<AuditEntry>> {
     if ended.is_empty() {
         return Ok(Vec::new());
     }
-    let origin = Arc::new(Origin::server());
+    let origin = Arc::new(ClientOrigin::server());
     let rows = self::ended(batch.conn, &ended).await?;
     let entries = rows.into_iter().map(|row| {
         let target = json!({"job": row.number});
@@ -175,11 +178,20 @@ pub(in crate::store) async fn ended(
     .collect()
 }
 
-/// Removes the oldest entries that were made before `before`, and adds the entry that says so.
-pub(super) async fn prune(
+/// Executes a write of the trail alone.
+pub(super) async fn execute(
     batch: &mut WriteBatch<'_>,
-    before: Micros,
-) -> sqlx::Result<Option<PrunedTrail>> {
+    write: &AuditWrite,
+) -> sqlx::Result<WriteResult> {
+    match write {
+        // Its entries are written at the end, as those of every transaction.
+        AuditWrite::Add(_) => Ok(WriteResult::Done),
+        AuditWrite::Prune(before) => Ok(WriteResult::AuditPruned(prune(batch, *before).await?)),
+    }
+}
+
+/// Removes the oldest entries that were made before `before`, and adds the entry that says so.
+async fn prune(batch: &mut WriteBatch<'_>, before: Micros) -> sqlx::Result<Option<PrunedTrail>> {
     let conn = &mut *batch.conn;
     let oldest = sqlx::query!(
         r#"SELECT min(seq) AS "first: i64", max(seq) AS "last: i64",
@@ -213,7 +225,7 @@ pub(super) async fn prune(
     .await?;
     let key = key_at(conn, through as u64).await?;
     let result = json!({"through": through, "hash": hex(&hash), "key": key});
-    let origin = Arc::new(Origin::server());
+    let origin = Arc::new(ClientOrigin::server());
     batch
         .entries
         .push(AuditEntry::allowed(PRUNE_ACTION, origin, json!({}), result));

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::keys::DigestKey;
 use crate::{
-    access::Origin,
+    access::ClientOrigin,
     audit::{AuditEntry, canonical::canonical, chain::hex},
     job::{
         Command, Input, InputAnswer, Job, JobChange, JobNumber, JobSpec, QueueChange,
@@ -33,7 +33,7 @@ type Said = (&'static str, Value, Value);
 pub(super) fn of(write: &AuditedWrite, result: &WriteResult, key: &DigestKey) -> Vec<AuditEntry> {
     let origin = || {
         let known = write.origin.clone();
-        known.unwrap_or_else(|| Arc::new(Origin::server()))
+        known.unwrap_or_else(|| Arc::new(ClientOrigin::server()))
     };
     if let Write::Audit(AuditWrite::Add(entries)) = &write.write {
         return entries.clone();
@@ -183,7 +183,7 @@ fn submitted(jobs: &[Submission], outcomes: &[SubmitOutcome]) -> Option<Said> {
 }
 
 /// A digest of the commands and directories of these jobs, in their order.
-pub(in crate::store) fn commands_digest<'a>(jobs: impl Iterator<Item = &'a JobSpec>) -> String {
+pub fn commands_digest<'a>(jobs: impl Iterator<Item = &'a JobSpec>) -> String {
     let mut hasher = Sha256::new();
     for job in jobs {
         let command = match &job.command {

@@ -8,10 +8,7 @@ use super::{
     job_snapshot::WriteBatch, jobs, mcp, nodes, notices, outputs, queues, retention, schedules,
     stop_requests, tokens,
 };
-use crate::store::{
-    audit_types::AuditWrite,
-    write::{AuditedWrite, Write, WriteResult},
-};
+use crate::store::write::{AuditedWrite, Write, WriteResult};
 
 /// Executes writes that are sorted by rank; one result each, in the same order.
 pub(super) async fn execute(
@@ -129,11 +126,7 @@ async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<
         }
         Write::Delete(job) => WriteResult::Deleted(Box::new(change::delete(batch, *job).await?)),
         Write::Retention(write) => WriteResult::Retention(retention::execute(batch, write).await?),
-        // The entries are written for every batch.
-        Write::Audit(AuditWrite::Add(_)) => WriteResult::Done,
-        Write::Audit(AuditWrite::Prune(before)) => {
-            WriteResult::AuditPruned(audit::prune(batch, *before).await?)
-        }
+        Write::Audit(write) => audit::execute(batch, write).await?,
         Write::Void(report) => WriteResult::Fenced(attempts::void(batch, report).await?),
         Write::Due(now) => WriteResult::Due(due::due(batch, *now).await?),
         // What follows is done for every batch.

@@ -6,7 +6,7 @@ pub(super) type EngineFailure = sqlx::Error;
 
 pub(super) mod attempts;
 pub(super) mod audit;
-mod audit_entries;
+pub(super) mod audit_entries;
 mod batches;
 pub(super) mod change;
 mod checkpoints;
