@@ -197,7 +197,7 @@ settings! {
     /// the credentials of a systemd service are a second source.
     secrets_dir: Option<PathBuf> = None, ();
     /// Longest value of a secret, bytes.
-    secret_bytes_max: u64 = 64 << 10, 1..=(96 << 10);
+    secret_bytes_max: u64 = 64 << 10, 1..=(64 << 10);
     /// Which log lines are written: a level (error, warn, info, debug, trace) or a filter.
     log_level: String = "info".to_owned(), ();
     /// Format of log lines: text, json, or auto (text on a terminal).

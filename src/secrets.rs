@@ -23,7 +23,7 @@ use crate::job::{
 pub const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// The most bytes of all secrets of one job together: its shim searches the output for all of them.
-const JOB_BYTES_MAX: usize = 128 << 10;
+const JOB_BYTES_MAX: usize = 64 << 10;
 
 /// The shortest value that is masked, bytes. A shorter one would be found everywhere, and its masks would show it.
 pub const MASKED_BYTES_MIN: usize = 4;

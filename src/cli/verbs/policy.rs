@@ -44,7 +44,7 @@ pub struct PolicyArgs {
 #[derive(Debug, clap::Subcommand)]
 enum PolicyCommand {
     /// Say which rule decides about a command, and what of each other rule does not fit
-    Check(CheckOptions),
+    Check(Box<CheckOptions>),
     /// Name rules that allow more than they seem to
     Lint(FileOption),
     /// Have the server load its policy again; a file that is wrong changes nothing

@@ -3,11 +3,10 @@
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
-use aho_corasick::automaton::StateID;
 use zeroize::Zeroize;
 
 use super::{
-    automaton::{AutomatonError, PatternAutomaton},
+    automaton::{AutomatonError, PatternAutomaton, PatternState},
     forms::Forms,
 };
 
@@ -41,8 +40,8 @@ impl SecretPatterns {
 /// The masks of one stream. Positions count its bytes from 0.
 pub struct StreamMask {
     patterns: Arc<SecretPatterns>,
-    exact: StateID,
-    wrapped: StateID,
+    exact: PatternState,
+    wrapped: PatternState,
     /// Positions of line ends inside of what `wrapped` has read, oldest first.
     line_ends: VecDeque<u64>,
     /// How many bytes of line ends came last, and whether the last one was LF.
@@ -53,6 +52,8 @@ pub struct StreamMask {
     released: usize,
     /// The position of the first pending byte.
     base: u64,
+    /// The position after the byte that was looked at last.
+    end: u64,
     /// The last run of masked bytes.
     masked: Range<u64>,
 }
@@ -69,6 +70,7 @@ impl StreamMask {
             pending: Vec::new(),
             released: 0,
             base: 0,
+            end: 0,
             masked: 0..0,
         }
     }
@@ -76,13 +78,15 @@ impl StreamMask {
     /// Takes bytes that follow.
     pub fn push(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
+        self.pending.extend_from_slice(bytes);
+        let patterns = Arc::clone(&self.patterns);
         for &byte in bytes {
-            self.pending.push(byte);
-            self.exact = self.patterns.exact.next(self.exact, byte);
-            if let Some(length) = self.patterns.exact.longest_match(self.exact) {
-                self.mask_from(self.end() - length as u64);
+            self.end += 1;
+            self.exact = patterns.exact.next(self.exact, byte);
+            if let Some(length) = patterns.exact.longest_match(self.exact) {
+                self.mask_from(self.end - length as u64);
             }
-            self.push_wrapped(byte);
+            self.push_wrapped(&patterns.wrapped, byte);
         }
         self.release();
     }
@@ -109,11 +113,6 @@ impl StreamMask {
         length
     }
 
-    /// The position after the last byte.
-    fn end(&self) -> u64 {
-        self.base + self.pending.len() as u64
-    }
-
     /// Makes room without leaving a copy in freed memory.
     fn reserve(&mut self, more: usize) {
         if self.pending.capacity() - self.pending.len() >= more {
@@ -125,13 +124,13 @@ impl StreamMask {
         larger.zeroize();
     }
 
-    fn push_wrapped(&mut self, byte: u8) {
+    fn push_wrapped(&mut self, patterns: &PatternAutomaton, byte: u8) {
         if byte == b'\n' || byte == b'\r' {
             return self.push_line_end(byte);
         }
         self.line_end_run = (0, false);
-        self.wrapped = self.patterns.wrapped.next(self.wrapped, byte);
-        if let Some(length) = self.patterns.wrapped.longest_match(self.wrapped) {
+        self.wrapped = patterns.next(self.wrapped, byte);
+        if let Some(length) = patterns.longest_match(self.wrapped) {
             self.mask_from(self.start_of_wrapped(length));
         }
     }
@@ -146,7 +145,7 @@ impl StreamMask {
             return self.forget_wrapped();
         }
         self.line_end_run = (run + 1, byte == b'\n');
-        self.line_ends.push_back(self.end() - 1);
+        self.line_ends.push_back(self.end - 1);
     }
 
     fn forget_wrapped(&mut self) {
@@ -157,7 +156,7 @@ impl StreamMask {
 
     /// Where the last `length` bytes begin that are no line ends, in what `wrapped` has read.
     fn start_of_wrapped(&self, length: usize) -> u64 {
-        let mut start = self.end() - length as u64;
+        let mut start = self.end - length as u64;
         for &line_end in self.line_ends.iter().rev() {
             if line_end < start {
                 break;
@@ -169,7 +168,7 @@ impl StreamMask {
 
     /// Masks everything from this position on, as far as it is not taken.
     fn mask_from(&mut self, start: u64) {
-        let end = self.end();
+        let end = self.end;
         if start > self.masked.end {
             self.mask(start..end);
             self.masked = start..end;
@@ -201,9 +200,9 @@ impl StreamMask {
         while self.line_ends.front().is_some_and(|at| *at < wrapped_from) {
             self.line_ends.pop_front();
         }
-        let mut held_from = self.end();
+        let mut held_from = self.end;
         if exact >= HELD_BYTES_MIN {
-            held_from = held_from.min(self.end() - exact as u64);
+            held_from = held_from.min(self.end - exact as u64);
         }
         if wrapped >= HELD_BYTES_MIN {
             held_from = held_from.min(wrapped_from);
