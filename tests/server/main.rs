@@ -32,6 +32,7 @@ mod jobs;
 mod keys;
 mod limits;
 mod lines;
+mod logs;
 mod long_paths;
 mod many;
 mod mcp;

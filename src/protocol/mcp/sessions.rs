@@ -61,7 +61,7 @@ impl SessionAdmission {
         };
         ClientOrigin {
             token: self.token,
-            ..caller::origin(door, &self.name, Some(self.peer))
+            ..self.peer.origin(door, &self.name)
         }
     }
 }
