@@ -27,11 +27,10 @@ use crate::{
 
 mod line_limiter;
 mod rotated;
+pub use line_limiter::EVENTS;
 use line_limiter::{LineLimiter, REPORT_EVERY};
 use rotated::RotatedFile;
 
-/// The target of events for programs: they are not limited in number (docs/logs.md).
-pub const EVENTS: &str = "cc_executor::events";
 /// The SDK of MCP, which tells every message at the level info.
 const SDK: &str = "rmcp";
 /// What of it is logged, unless `log_level` names it.

@@ -71,6 +71,7 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
             "output",
             "supervisor",
             "scheduler",
+            "telemetry::EVENTS",
             "config",
             "data_dir",
             "sys",

@@ -12,9 +12,10 @@ use std::{
 use tracing::{Event, Level, Metadata, Subscriber, callsite::Identifier};
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::EVENTS;
 use crate::sys::lock;
 
+/// The target of events for programs: they are not limited in number (docs/logs.md).
+pub const EVENTS: &str = "cc_executor::events";
 /// Lines that one place may write at once.
 const BURST_MAX: u32 = 200;
 /// The interval at which a place regains one line.

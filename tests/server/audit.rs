@@ -178,7 +178,7 @@ fn a_stop_is_the_last_entry_and_a_start_goes_on() {
 
 #[test]
 fn refusals_of_a_client_are_counted_together() {
-    let server = Server::start();
+    let server = Server::with(&["--auth-timeout-s", "600"], &[]);
     let mut admin = server.connect();
     let made = admin.ok(
         "token.create",
