@@ -55,7 +55,16 @@ impl Store {
     /// Up to `limit` entries after the entry `after`. What was pruned is left out.
     pub async fn audit_page(&self, after: u64, limit: u32) -> Result<AuditPage, StoreError> {
         let mut reader = self.inner.readers.acquire().await?;
-        Ok(audit::page(&mut reader, after, limit).await?)
+        let page = audit::page(&mut reader, after, limit).await?;
+        let follows = page
+            .rows
+            .first()
+            .is_none_or(|row| row.seq == page.after.seq + 1);
+        // If entries were pruned between two of its statements, the next look sees that.
+        match follows {
+            true => Ok(page),
+            false => Ok(audit::page(&mut reader, after, limit).await?),
+        }
     }
 
     /// What the rows of those of these jobs say that are final.
