@@ -457,16 +457,22 @@ fn a_job_is_masked_on_while_its_server_is_killed_and_replaced() {
     assert_eq!(client.finished(&job)["state"], "succeeded");
 }
 
-/// The planted values: with what is quoted by every encoding, and of several lines.
-const PLANTED: [&str; 2] = [
-    "Pl4nted 'q' \"d\" $x/\\<&> 7f3a9c1e",
-    "-----BEGIN PLANTED KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\nPLANTEDPLANTEDplanted+/==\n-----END PLANTED KEY-----\n",
-];
+/// Planted values of one test, whose processes run beside those of others: one with what is quoted by every
+/// encoding, and one of several lines.
+fn planted(mark: &str) -> [String; 2] {
+    [
+        format!("Pl4nted 'q' \"d\" $x/\\<&> {mark} 7f3a9c1e"),
+        format!(
+            "-----BEGIN PLANTED KEY {mark}-----\nMIIEvQIBADANBgkqhkiG9w0BAQ{mark}\nPLANTEDPLANTEDplanted+/=={mark}\n\
+             -----END PLANTED KEY {mark}-----\n"
+        ),
+    ]
+}
 
 /// How the planted values may stand in a file.
-fn traces() -> Vec<Vec<u8>> {
+fn traces(planted: &[String]) -> Vec<Vec<u8>> {
     let mut traces = Vec::new();
-    for value in PLANTED {
+    for value in planted {
         let value = value.trim_end();
         let lines = value
             .lines()
@@ -544,8 +550,9 @@ const PRINTS: &str = r#"
 #[test]
 fn without_masks_the_value_is_found_in_every_form() {
     let secrets = Secrets::new();
-    secrets.put("plain", PLANTED[0]);
-    secrets.put("key", PLANTED[1]);
+    let planted = planted("shown");
+    secrets.put("plain", &planted[0]);
+    secrets.put("key", &planted[1]);
     let server = secrets.server(&["--inline-bytes-max", "0"]);
     let mut client = server.connect();
     let job = client.submit(json!({
@@ -555,7 +562,7 @@ fn without_masks_the_value_is_found_in_every_form() {
         "output": {"redact": false},
     }));
     let shown = client.download(&job, READ_BYTES_MAX);
-    let traces = traces();
+    let traces = traces(&planted);
     let found = traces
         .iter()
         .filter(|trace| memchr::memmem::find(&shown, trace).is_some());
@@ -568,8 +575,9 @@ fn without_masks_the_value_is_found_in_every_form() {
 #[test]
 fn the_value_is_in_no_file_log_backup_export_or_other_process() {
     let secrets = Secrets::new();
-    secrets.put("plain", PLANTED[0]);
-    secrets.put("key", PLANTED[1]);
+    let planted = planted("masked");
+    secrets.put("plain", &planted[0]);
+    secrets.put("key", &planted[1]);
     let mut server = secrets.server(&[
         "--log-level",
         "trace",
@@ -579,7 +587,7 @@ fn the_value_is_in_no_file_log_backup_export_or_other_process() {
         "65536",
     ]);
     let receiver = Receiver::new();
-    let traces = traces();
+    let traces = traces(&planted);
     let job = |line: &str| {
         json!({
             "shell": format!("{PRINTS}\n{line}"),
