@@ -4,7 +4,7 @@
 //! Reasons are in docs/design/secrets.md.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::File,
     io::{self, Read},
     os::{fd::OwnedFd, unix::fs::MetadataExt},
@@ -255,21 +255,6 @@ impl SecretSources {
             },
         })
     }
-
-    /// The names that can be referred to, with the kind of their source, and why a value cannot be used.
-    pub fn names(&self) -> BTreeMap<SecretName, (SecretSourceKind, Option<SecretError>)> {
-        let mut names = BTreeMap::new();
-        for source in &self.sources {
-            for name in source.names() {
-                names.entry(name).or_insert(source.kind);
-            }
-        }
-        let checked = names.into_iter().map(|(name, kind)| {
-            let error = self.value(&name).err();
-            (name, (kind, error))
-        });
-        checked.collect()
-    }
 }
 
 /// Why a file or directory cannot be read.
@@ -370,15 +355,6 @@ impl SecretSource {
                 self.path.join(name.as_str()).display()
             ))),
         }
-    }
-
-    /// The names of its files that can be names of secrets.
-    fn names(&self) -> BTreeSet<SecretName> {
-        let entries = std::fs::read_dir(&self.path).into_iter().flatten();
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names
-            .filter_map(|name| SecretName::read(&name).ok())
-            .collect()
     }
 }
 
@@ -571,20 +547,6 @@ mod tests {
         assert!(value(&sources, "wide").is_err());
         let kinds: Vec<_> = sources.kinds().map(SecretSourceKind::name).collect();
         assert_eq!(kinds, ["secrets_dir", "credentials"]);
-        let names = sources.names();
-        let names: Vec<_> = names
-            .iter()
-            .map(|(name, (kind, error))| (name.as_str(), kind.name(), error.is_some()))
-            .collect();
-        assert_eq!(
-            names,
-            [
-                ("both", "secrets_dir", false),
-                ("open", "secrets_dir", true),
-                ("own", "credentials", false),
-                ("wide", "credentials", true)
-            ]
-        );
     }
 
     #[test]
