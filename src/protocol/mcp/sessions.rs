@@ -19,7 +19,7 @@ use rmcp::{
 use tokio::sync::Mutex;
 
 use super::{
-    super::{ServerState, SessionSlot, caller, limits::session_slots::Full, peer::Peer},
+    super::{ServerState, SessionSlot, limits::session_slots::Full, peer::Peer},
     client::SESSION_HEADER,
 };
 use crate::{
