@@ -20,7 +20,7 @@ use crate::{
         chain::{HASH_BYTES, hex},
         trail::{KEY_ACTION, PRUNE_ACTION},
     },
-    job::{JobNumber, Micros, signal},
+    job::{JobNumber, JobState, Micros, signal},
     store::{
         audit_types::{AuditPage, AuditRow, AuditWrite, EndedRow, PrunedTrail},
         write::WriteResult,
@@ -109,20 +109,62 @@ async fn keep_key(conn: &mut SqliteConnection, seq: u64, entry: &AuditEntry) -> 
     Ok(())
 }
 
-/// The entries of the jobs that the transaction has ended.
+/// The entries of the jobs that the transaction has ended. What it does not know of one is read.
 async fn ends(batch: &mut WriteBatch<'_>) -> sqlx::Result<Vec<AuditEntry>> {
     let ended = batch.moves.iter().filter(|one| one.to.is_final());
     let ended: Vec<JobNumber> = ended.map(|one| one.job).collect();
-    if ended.is_empty() {
-        return Ok(Vec::new());
+    let mut known = std::mem::take(&mut batch.ends);
+    let unknown = ended.iter().filter(|job| !known.contains_key(job));
+    let unknown: Vec<JobNumber> = unknown.copied().collect();
+    if !unknown.is_empty() {
+        let rows = self::ended(batch.conn, &unknown).await?;
+        known.extend(rows.into_iter().map(|row| (row.number, row.end)));
     }
     let origin = Arc::new(ClientOrigin::server());
-    let rows = self::ended(batch.conn, &ended).await?;
-    let entries = rows.into_iter().map(|row| {
-        let target = json!({"job": row.number});
-        AuditEntry::allowed("job.end", origin.clone(), target, row.end)
+    let entries = ended.into_iter().filter_map(|job| {
+        let (target, end) = (json!({"job": job}), known.remove(&job)?);
+        Some(AuditEntry::allowed("job.end", origin.clone(), target, end))
     });
     Ok(entries.collect())
+}
+
+/// The columns of a final job that the trail repeats.
+pub(super) struct EndColumns<'a> {
+    pub state: JobState,
+    pub reason: Option<&'a str>,
+    pub attempt: u32,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    /// JSON.
+    pub spawn_error: Option<&'a str>,
+    pub output_bytes: i64,
+    pub output_sha256: Option<&'a str>,
+}
+
+impl EndColumns<'_> {
+    /// What the trail says of them.
+    pub fn audited(&self) -> sqlx::Result<Value> {
+        let mut end = json!({
+            "state": self.state.name(),
+            "attempt": self.attempt,
+            "output_bytes": self.output_bytes,
+            "output_sha256": self.output_sha256,
+        });
+        for (key, value) in [
+            ("reason", self.reason.map(Value::from)),
+            ("exit_code", self.exit_code.map(Value::from)),
+            (
+                "signal",
+                self.signal.map(|signal| signal::name(signal).into()),
+            ),
+            ("spawn_error", from_json_opt(self.spawn_error)?),
+        ] {
+            if let Some(value) = value {
+                end[key] = value;
+            }
+        }
+        Ok(end)
+    }
 }
 
 /// What the rows of those of these jobs say that are final, in their order.
@@ -134,44 +176,26 @@ pub(in crate::store) async fn ended(
     let rows = sqlx::query!(
         r#"SELECT j.number AS "number!: i64", j.state AS "state!: String", j.reason AS "reason: String",
                j.attempt AS "attempt!: u32", j.exit_code AS "exit_code: i32", j.signal AS "signal: i32",
-               j.spawn_error AS "spawn_error: String", j.output_bytes AS "output_bytes!: i64",
-               j.dropped_bytes AS "dropped_bytes!: i64", j.output_sha256 AS "output_sha256: String",
-               j.leaked AS "leaked!: i64"
+               j.spawn_error AS "spawn_error: String", j.output_bytes AS "output_bytes!: i64", j.output_sha256 AS "output_sha256: String"
            FROM json_each(?1) AS w CROSS JOIN jobs AS j ON j.number = w.value
            WHERE +j.state IN ('succeeded', 'failed', 'cancelled') ORDER BY w.key"#,
         jobs
     );
     let rows = rows.fetch_all(conn).await?.into_iter();
     rows.map(|row| {
-        let mut end = json!({
-            "state": events::state(&row.state)?.name(),
-            "attempt": row.attempt,
-            "output_bytes": row.output_bytes,
-            "output_sha256": row.output_sha256,
-        });
-        let spawn_error: Option<Value> = from_json_opt(row.spawn_error.as_deref())?;
-        for (key, value) in [
-            ("reason", row.reason.map(Value::from)),
-            ("exit_code", row.exit_code.map(Value::from)),
-            (
-                "signal",
-                row.signal
-                    .map(|signal| signal::name(signal).to_string().into()),
-            ),
-            ("spawn_error", spawn_error),
-            (
-                "dropped_bytes",
-                (row.dropped_bytes > 0).then(|| row.dropped_bytes.into()),
-            ),
-            ("leaked", (row.leaked > 0).then(|| row.leaked.into())),
-        ] {
-            if let Some(value) = value {
-                end[key] = value;
-            }
-        }
+        let columns = EndColumns {
+            state: events::state(&row.state)?,
+            reason: row.reason.as_deref(),
+            attempt: row.attempt,
+            exit_code: row.exit_code,
+            signal: row.signal,
+            spawn_error: row.spawn_error.as_deref(),
+            output_bytes: row.output_bytes,
+            output_sha256: row.output_sha256.as_deref(),
+        };
         Ok(EndedRow {
             number: row.number,
-            end,
+            end: columns.audited()?,
             output_bytes: row.output_bytes as u64,
         })
     })

@@ -5,8 +5,10 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{
+    audit::EndColumns,
     columns::{int, json},
     inputs,
     job_snapshot::{JobSnapshot, Transition, WriteBatch, all_moved},
@@ -48,6 +50,23 @@ struct JobEnd<'a> {
     dropped_bytes: i64,
     dropped_lines: i64,
     output_sha256: Option<&'a str>,
+}
+
+impl JobEnd<'_> {
+    /// What the audit trail says of it: the same as of a row that is read.
+    fn audited(&self) -> sqlx::Result<Value> {
+        EndColumns {
+            state: self.step.to,
+            reason: self.reason,
+            attempt: self.step.attempt,
+            exit_code: self.exit_code,
+            signal: self.signal,
+            spawn_error: self.spawn_error.as_deref(),
+            output_bytes: self.output_bytes,
+            output_sha256: self.output_sha256,
+        }
+        .audited()
+    }
 }
 
 /// An attempt's columns at its end. The digest's state is hex inside of JSON.
@@ -180,6 +199,10 @@ fn pause_before_retry(key: &DigestKey, snapshot: &JobSnapshot, finish: &Finish) 
 
 async fn update_jobs(batch: &mut WriteBatch<'_>, ends: &[EndToWrite<'_>]) -> sqlx::Result<()> {
     let rows: Vec<_> = ends.iter().map(job_end).collect::<sqlx::Result<_>>()?;
+    for row in rows.iter().filter(|row| row.step.to.is_final()) {
+        let end = row.audited()?;
+        batch.ends.insert(row.step.number, end);
+    }
     let rows = json(&rows)?;
     let done = sqlx::query!(
         "UPDATE jobs SET state = f.value ->> 'to', reason = f.value ->> 'reason',

@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
+use serde_json::Value;
 use sqlx::{Sqlite, SqliteConnection};
 
 use super::{
@@ -40,6 +41,8 @@ pub(super) struct WriteBatch<'c> {
     pub moves: Vec<StateMove>,
     /// What becomes rows of the audit trail at its end, the ends of jobs aside.
     pub entries: Vec<AuditEntry>,
+    /// What the rows of jobs say that it has ended with their attempts; those of others are read.
+    pub ends: HashMap<JobNumber, Value>,
     /// Exclusive keys whose jobs have moved.
     pub touched_keys: BTreeSet<String>,
     /// Final jobs that others wait for.

@@ -3,7 +3,11 @@
 //!
 //! A result that a caller has received is on disk. `execute` executes the writes.
 
-use std::{collections::BTreeSet, io, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    sync::Arc,
+};
 
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -324,6 +328,7 @@ impl Writer {
             key: &self.key,
             moves: Vec::new(),
             entries: Vec::new(),
+            ends: HashMap::new(),
             touched_keys: BTreeSet::new(),
             releases: &mut releases,
         };
