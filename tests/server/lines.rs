@@ -69,7 +69,7 @@ fn a_job_that_writes_more_lines_has_failed_right_after_the_last_one() {
     assert_eq!(end["stop"]["cause"], OVER);
     assert_eq!(
         end["output"],
-        json!({"max_bytes": null, "max_lines": 54_321, "when_full": "fail"})
+        json!({"max_bytes": null, "max_lines": 54_321, "redact": true, "when_full": "fail"})
     );
 }
 

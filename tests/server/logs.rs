@@ -78,8 +78,8 @@ fn what_was_asked_for_refused_started_and_ended_is_an_event() {
         json!({"job": long["id"], "data": "hidden-words"}),
     );
     client.ok(
-        "job.signal",
-        json!({"job": long["id"], "signal": "SIGCONT"}),
+        "job.control",
+        json!({"job": long["id"], "action": "signal", "signal": "SIGCONT"}),
     );
     client.control(&long, "cancel");
     client.finished(&long);
