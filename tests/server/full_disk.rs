@@ -285,12 +285,20 @@ fn on_a_disk_without_one_byte_left_a_kill_is_final(kind: FileSystem) {
         return;
     };
     let mut client = server.connect();
+    // None fills the disk before all have started.
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let go = place.path().join("go");
+    let line = format!(
+        "until [ -e {} ]; do sleep 0.02; done; exec yes",
+        go.display()
+    );
     let yes: Vec<Value> = (0..3)
-        .map(|_| client.submit(server.marked(json!({"argv": ["/usr/bin/yes"]}))))
+        .map(|_| client.submit(server.marked(json!({"argv": ["sh", "-c", line]}))))
         .collect();
     for job in &yes {
         client.started(job);
     }
+    fs::write(&go, "").expect("written");
     until_full(&mut client);
     disk.fill();
     client.control(&yes[0], "kill");
