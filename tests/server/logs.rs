@@ -118,7 +118,7 @@ fn what_was_asked_for_refused_started_and_ended_is_an_event() {
             &submitted["door"],
             &submitted["decision"]
         ),
-        (&json!("admin"), &json!("unix"), &json!("allowed"))
+        (&json!("admin"), &json!("tcp"), &json!("allowed"))
     );
     assert!(
         submitted["session"]
