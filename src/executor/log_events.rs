@@ -40,7 +40,7 @@ pub(super) fn entry(entry: &AuditEntry) {
         state = result["state"].as_str(),
         reason = result["reason"].as_str(),
         exit_code = number(&result["exit_code"]),
-        signal = number(&result["signal"]),
+        signal = result["signal"].as_str(),
         rule = result["rule"].as_str(),
         count = number(&result["count"]),
         target_json = target.to_string(),

@@ -129,11 +129,12 @@ fn what_was_asked_for_refused_started_and_ended_is_an_event() {
     let ended = of(&seen, "job.end", &fine);
     assert_eq!(
         (&ended["state"], &ended["reason"], &ended["exit_code"]),
-        (&json!("failed"), &json!("exit"), &json!(3))
+        (&json!("failed"), &json!("exit_code"), &json!(3))
     );
-    for name in ["job.input", "job.signal", "job.cancel", "job.end"] {
+    for name in ["job.input", "job.signal", "job.cancel"] {
         of(&seen, name, &long);
     }
+    assert_eq!(of(&seen, "job.end", &long)["signal"], "SIGTERM");
     assert_eq!(of(&seen, "job.submit", &first)["jobs"], 2);
     let refused = seen.iter().find(|event| event["decision"] == "refused");
     let refused = refused.expect("a refusal");
