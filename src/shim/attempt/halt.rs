@@ -90,6 +90,11 @@ impl Halt {
         (in_group || self.stopped_unseen) && !self.stopped_before.contains(&process.identity())
     }
 
+    /// The pause is over: who stops from now on has done so by itself.
+    pub fn end_group(&mut self) {
+        self.group = None;
+    }
+
     /// Records that the pause has stopped this process.
     pub fn has_stopped(&mut self, process: &Descendant) {
         self.stopped_before.remove(&process.identity());
@@ -168,6 +173,17 @@ mod tests {
         assert!(!halt.update_seen(&[leader]));
         assert!(halt.update_seen(&[leader, link]));
         assert!(!halt.update_seen(&[leader]));
+    }
+
+    #[test]
+    fn whoever_appears_at_the_end_goes_on_and_who_stops_later_does_not() {
+        let mut halt = Halt::default();
+        halt.begin(Some(1));
+        let (late, later) = (process(2, 1), process(3, 1));
+        halt.observe(&late, true);
+        halt.end_group();
+        halt.observe(&later, true);
+        assert!(halt.must_continue(&late) && !halt.must_continue(&later));
     }
 
     #[test]

@@ -227,7 +227,11 @@ impl Tree {
     /// reached.
     pub fn continue_stopped(&self, halt: &mut Halt) -> bool {
         let mut known = halt.take_known();
-        let scan = self.visit_all(&mut known, |_, _| {});
+        // A fork that ended since the last scan has left a child that stands still by the group's signal.
+        let scan = self.visit_all(&mut known, |process, _| {
+            halt.observe(process, process.is_stopped());
+        });
+        halt.end_group();
         for process in scan.found.iter().rev() {
             if !process.is_alive() || !halt.must_continue(process) {
                 continue;
