@@ -44,7 +44,6 @@ pub(in crate::store) const WAITING_MAX: usize = 1024;
 const BATCH_MAX: usize = 256;
 
 /// What the writer's channel carries.
-#[expect(clippy::large_enum_variant, reason = "almost all of them are writes")]
 #[derive(Debug)]
 pub(in crate::store) enum WriterRequest {
     /// Execute this write and answer.
