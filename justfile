@@ -145,6 +145,10 @@ bench-forgetting other binary="target/release/cc-executor":
 bench-history binary="target/release/cc-executor":
     {{ python }} -W ignore benches/history.py {{ binary }}
 
+# Measures how old the lines of a live tail are, beside another binary, and with masked output.
+bench-tails other binary="target/release/cc-executor" *options:
+    {{ python }} benches/tails.py {{ other }} {{ binary }} --secret {{ options }}
+
 # Measures a directory of a million jobs beside an empty one; needs 12 GB of disk.
 bench-growth binary="target/release/cc-executor" *options:
     {{ python }} -W ignore benches/growth.py {{ binary }} {{ options }}

@@ -113,6 +113,10 @@ pub struct Info {
     pub notices: NoticeTotals,
     /// The last checkpoint of the audit trail; `None`: none are made.
     pub audit: Option<CheckpointHealth>,
+    /// What stays free on the data directory's file system, bytes: the setting or its default.
+    pub free_bytes_min: u64,
+    /// The size of the disk reserve, bytes; 0: none is kept; `None`: it cannot be examined now.
+    pub ballast_bytes: Option<u64>,
 }
 
 /// The executor. Cheap to clone.
@@ -212,6 +216,8 @@ impl Executor {
             epoch: ctx.epoch,
             notices: self.notice_totals(),
             audit: self.checkpoint_health(),
+            free_bytes_min: ctx.bounds.free_bytes_min,
+            ballast_bytes: self.inner.store.disk_reserve().bytes().ok(),
         })
     }
 

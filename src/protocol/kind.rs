@@ -100,3 +100,32 @@ impl ErrorKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_a_row_for_each_kind() {
+        let kinds = [
+            ErrorKind::ParseError,
+            ErrorKind::InvalidRequest,
+            ErrorKind::MethodNotFound,
+            ErrorKind::InvalidParams,
+            ErrorKind::Internal,
+            ErrorKind::Unauthenticated,
+            ErrorKind::Forbidden,
+            ErrorKind::NotFound,
+            ErrorKind::Conflict,
+            ErrorKind::LimitExceeded,
+            ErrorKind::Unavailable,
+            ErrorKind::Unsupported,
+        ];
+        let page = include_str!("../../docs/protocol.md");
+        for kind in kinds {
+            let row = format!("\n| {} | `{}` | ", kind.code(), kind.name());
+            assert!(page.contains(&row), "{row}");
+        }
+        assert_eq!(page.matches("\n| -32").count(), kinds.len());
+    }
+}

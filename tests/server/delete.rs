@@ -179,3 +179,43 @@ fn a_wait_for_the_end_of_a_job_that_goes_with_it_is_met() {
         );
     }
 }
+
+/// Deletes a final job while a wait is for it and a running one, and then ends that one; the job, and the wait's answer.
+fn waited_for(server: &Server, deletes: &str) -> (Value, Result<Value, Value>) {
+    let (mut client, mut other) = (server.connect(), server.connect());
+    let ended = client.submit(json!({"shell": "exit 3", "name": deletes}));
+    let ended = client.finished(&ended);
+    let runs = client.submit(json!({"argv": ["sleep", "600"]}));
+    client.started(&runs);
+    let jobs = json!([ended["number"], runs["number"]]);
+    let wait = client.begin("job.wait", json!({"jobs": jobs, "mode": "all"}));
+    client.ok("server.info", json!({}));
+    let params = match deletes {
+        "job.delete" => json!({"job": ended["number"]}),
+        _ => json!({"name": deletes, "dry_run": false}),
+    };
+    other.ok(deletes, params);
+    other.control(&runs, "kill");
+    (ended, client.reply(wait))
+}
+
+#[test]
+fn a_wait_shows_a_job_that_was_deleted_meanwhile_as_it_was() {
+    let server = Server::start();
+    for deletes in ["job.delete", "job.prune"] {
+        until_true(
+            "a wait that began before the deletion",
+            || match waited_for(&server, deletes) {
+                (ended, Ok(waited)) => {
+                    assert_eq!(waited["met"], true, "{waited}");
+                    assert_eq!(waited["jobs"][0], ended, "{deletes}: {waited}");
+                    true
+                }
+                (_, Err(error)) => {
+                    assert_eq!(error["code"], -32003, "{error}");
+                    false
+                }
+            },
+        );
+    }
+}

@@ -45,6 +45,7 @@ mod one_server;
 mod pid_one;
 mod pids;
 mod policy;
+mod protocol_page;
 mod queues;
 mod quota;
 mod read;

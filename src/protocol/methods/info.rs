@@ -21,6 +21,10 @@ pub async fn execute(
     // Without a free descriptor, for example, the directory cannot be measured.
     let disk = server.executor.disk_totals().await.ok();
     let disk = disk.map(|totals| disk_usage::totals(&totals, &server.settings));
+    let mut limits = limits::all(&server.settings);
+    // Their defaults depend on the size of the file system.
+    limits.insert("free_bytes_min".to_owned(), json!(info.free_bytes_min));
+    limits.insert("ballast_bytes".to_owned(), json!(info.ballast_bytes));
     Ok(to_raw(&json!({
         "version": info.version,
         "protocol": PROTOCOL,
@@ -41,6 +45,6 @@ pub async fn execute(
         "principal": principal::view(&caller.principal()),
         "policy": server.executor.policy_status(),
         "secrets": {"sources": server.executor.secret_sources()},
-        "limits": limits::all(&server.settings),
+        "limits": limits,
     })))
 }

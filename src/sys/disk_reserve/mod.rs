@@ -75,15 +75,28 @@ impl DiskReserve {
         Ok(Self { dir: Arc::new(dir) })
     }
 
+    /// The size of the reserve, bytes; 0 where none is kept.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be examined.
+    pub fn bytes(&self) -> io::Result<u64> {
+        Ok(self.stat()?.map_or(0, |stat| size(&stat)))
+    }
+
     /// How many bytes the reserve lacks; 0 also where none is kept.
     ///
     /// # Errors
     ///
     /// The file cannot be examined: whether it lacks something is unknown.
     pub fn missing(&self) -> io::Result<u64> {
+        Ok(self.stat()?.map_or(0, |stat| missing_bytes(&stat)))
+    }
+
+    fn stat(&self) -> io::Result<Option<Stat>> {
         match statat(&*self.dir, FILE_NAME, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(missing_bytes(&stat)),
-            Err(Errno::NOENT) => Ok(0),
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

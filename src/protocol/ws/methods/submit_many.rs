@@ -13,6 +13,7 @@ use crate::protocol::{
 
 pub use crate::protocol::methods::submit_many::ID_BYTES_MAX;
 
+const KEYS: [&str; 4] = ["jobs", "defaults", "part", "more"];
 /// Keys that say which part of a batch a request is.
 const PART_KEYS: [&str; 2] = ["part", "more"];
 /// Largest number of a part.
@@ -30,6 +31,7 @@ pub async fn execute(
     session: &Session,
     mut params: Map<String, Value>,
 ) -> Result<Outcome, Refusal> {
+    Params::new(&params, &KEYS)?;
     let (part, more) = take_place(&mut params)?;
     let held = session.parts.take(part)?;
     if more {
