@@ -229,6 +229,7 @@ impl Evidence {
                 What::Began { reader, .. }
                 | What::Shown { reader, .. }
                 | What::Gap { reader, .. }
+                | What::Passed { reader, .. }
                 | What::CaughtUp { reader, .. }
                 | What::Told { reader, .. }
                 | What::Ended { reader, .. }

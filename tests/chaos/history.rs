@@ -47,8 +47,13 @@ pub enum What {
         number: u64,
         created: bool,
     },
-    /// A reader began, at this offset.
-    Began { reader: u32, from: u64, how: How },
+    /// A reader began, at this offset; of this stream only, if it names one.
+    Began {
+        reader: u32,
+        from: u64,
+        how: How,
+        stream: Option<u8>,
+    },
     /// It was shown these bytes.
     Shown { reader: u32, span: Span },
     /// It was told of a gap.
@@ -58,6 +63,8 @@ pub enum What {
         to: u64,
         reason: String,
     },
+    /// It was told to go on here: up to here there is nothing more of its stream.
+    Passed { reader: u32, to: u64 },
     /// It has caught up.
     CaughtUp { reader: u32, next_offset: u64 },
     /// It was told of a state.

@@ -18,7 +18,7 @@ use crate::{
     evidence::{Evidence, Line},
     facts::Facts,
     harness::Server,
-    history::{Span, What},
+    history::{Entry, Span, What},
     kills::Tally,
     link::Link,
     plan::Key,
@@ -139,6 +139,7 @@ struct Compared {
 /// Downloads every job and compares it with its plan and with all that was shown of it.
 fn compare(world: &World, evidence: &Evidence) -> Compared {
     let (shown, whole) = (shown(evidence), evidence.whole_attempts());
+    let readers = readers(evidence);
     let ids: BTreeMap<Key, &str> = evidence
         .keys_by_id()
         .into_iter()
@@ -154,6 +155,7 @@ fn compare(world: &World, evidence: &Evidence) -> Compared {
         for salt in 0..DOWNLOADERS {
             let (next, keys, ids, compared) = (&next, &keys, &ids, &compared);
             let (shown, whole, none) = (&shown, &whole, BTreeSet::new());
+            let readers = &readers;
             scope.spawn(move || {
                 let mut link = Link::new(world, salt);
                 while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -163,6 +165,9 @@ fn compare(world: &World, evidence: &Evidence) -> Compared {
                     let whole = whole.get(key).unwrap_or(&none);
                     let found = checks::bytes::check(&evidence.plans[key], &truth, shown, whole);
                     let mut compared = compared.lock().expect("what was compared");
+                    compared.violations.extend(found);
+                    let readers = readers.get(key).map_or(&[][..], Vec::as_slice);
+                    let found = checks::streams::check(*key, &truth, readers);
                     compared.violations.extend(found);
                     let broken = checks::intact::check(*key, &verdict);
                     compared.violations.extend(broken);
@@ -184,6 +189,17 @@ fn verify(link: &mut Link, key: Key, id: &str) -> Value {
         Some(Err((_, error))) => error,
         None => Value::Null,
     }
+}
+
+/// What each reader of each job was told.
+fn readers(evidence: &Evidence) -> BTreeMap<Key, Vec<Vec<&Entry>>> {
+    let mut readers: BTreeMap<Key, Vec<Vec<&Entry>>> = BTreeMap::new();
+    for entries in evidence.readers().into_values() {
+        if let Some(key) = entries[0].job {
+            readers.entry(key).or_default().push(entries);
+        }
+    }
+    readers
 }
 
 /// What was shown of each job, by anybody.

@@ -1,7 +1,10 @@
 //! A session whose calls are entered into the history, and which is opened anew when it breaks.
 //! Does not know what the calls mean.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -24,6 +27,9 @@ pub const LIMIT_EXCEEDED: i64 = -32005;
 
 /// What the client says when a living server does not answer.
 const TOO_LATE: &str = "the ceiling is reached";
+
+/// How much later than after its own time a wait may be answered, on a machine that is busy with everything else.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Before something is tried again that was refused for now.
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
@@ -94,6 +100,29 @@ impl<'w> Link<'w> {
                 Reply::Broken
             }
         }
+    }
+
+    /// Calls once, with what says itself how long it may wait: a living server must answer within that time and
+    /// what a busy machine may add.
+    pub fn call_within(
+        &mut self,
+        wait: Duration,
+        job: Option<Key>,
+        method: &'static str,
+        note: &str,
+        params: Value,
+    ) -> Reply {
+        if !self.connect() {
+            return Reply::Broken;
+        }
+        let asked = Instant::now();
+        let reply = self.call(job, method, note, params);
+        let took = asked.elapsed();
+        if !matches!(reply, Reply::Broken) && took > wait + ANSWERED_WITHIN {
+            let what = format!("{method} {note} with {wait:?} was answered after {took:?}");
+            self.world.history.wrong(job, what);
+        }
+        reply
     }
 
     /// Calls until somebody knows what came of it: a result, or a refusal that is not for now.

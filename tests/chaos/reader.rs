@@ -35,7 +35,11 @@ pub fn work(world: &World, salt: u64) {
             true => link.random.below(12),
             false => 4000,
         };
-        let mut reading = Reading::new(&job, from, words);
+        let stream = match link.random.below(10) {
+            stream @ 0..2 => Some(stream as u8),
+            _ => None,
+        };
+        let mut reading = Reading::new(&job, from, stream, words);
         match link.random.percent(70) {
             true => tail(&mut link, &mut reading),
             false => read(&mut link, &mut reading),
@@ -51,8 +55,8 @@ fn tail(link: &mut Link, reading: &mut Reading) {
             true => "binary",
             false => "text",
         };
-        let params =
-            json!({"job": reading.job.id, "from": reading.next_offset, "encoding": encoding});
+        let params = json!({"job": reading.job.id, "from": reading.next_offset,
+                            "streams": reading.streams(), "encoding": encoding});
         let note = format!("from {}", reading.next_offset);
         match link.call(reading.key, "job.tail", &note, params) {
             Reply::Done(_, reply) => {
@@ -116,9 +120,10 @@ fn read(link: &mut Link, reading: &mut Reading) {
         };
         let wait_ms = link.random.below(300);
         let params = json!({"job": reading.job.id, "from": reading.next_offset,
-                            "max_bytes": max_bytes, "wait_ms": wait_ms});
+                            "streams": reading.streams(), "max_bytes": max_bytes, "wait_ms": wait_ms});
         let note = format!("from {}", reading.next_offset);
-        match link.call(reading.key, "job.read", &note, params) {
+        let wait = Duration::from_millis(wait_ms);
+        match link.call_within(wait, reading.key, "job.read", &note, params) {
             Reply::Done(_, reply) => reading.take_reply(link.world, &reply),
             Reply::Refused(UNAVAILABLE, _) | Reply::Broken => {}
             Reply::Refused(_, error) => return reading.refused(link.world, &error),

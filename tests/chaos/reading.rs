@@ -4,7 +4,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     facts::Facts,
@@ -22,6 +22,8 @@ pub struct Reading<'j> {
     /// Its name in the history; another one for each connection.
     name: u32,
     pub next_offset: u64,
+    /// The stream that it reads; `None`: both.
+    pub stream: Option<u8>,
     span: Option<Span>,
     words_left: u64,
     pub silences_left: u32,
@@ -30,12 +32,13 @@ pub struct Reading<'j> {
 
 impl<'j> Reading<'j> {
     /// A reader that begins here and has enough after so many words.
-    pub fn new(job: &'j Arc<Known>, from: u64, words: u64) -> Self {
+    pub fn new(job: &'j Arc<Known>, from: u64, stream: Option<u8>, words: u64) -> Self {
         Self {
             job,
             key: Some(job.plan.key),
             name: 0,
             next_offset: from,
+            stream,
             span: None,
             words_left: words,
             silences_left: 8,
@@ -46,10 +49,13 @@ impl<'j> Reading<'j> {
     /// Begins anew, on a new connection or at the first.
     pub fn begin(&mut self, world: &World, how: How) {
         self.name = world.history.name();
-        let (reader, from) = (self.name, self.next_offset);
-        world
-            .history
-            .note(self.key, What::Began { reader, from, how });
+        let began = What::Began {
+            reader: self.name,
+            from: self.next_offset,
+            how,
+            stream: self.stream,
+        };
+        world.history.note(self.key, began);
     }
 
     /// Enters what was shown last.
@@ -72,13 +78,7 @@ impl<'j> Reading<'j> {
                 None => self.output(world, chunk),
             }
         }
-        if reply["next_offset"] != self.next_offset {
-            let (next, told) = (self.next_offset, &reply["next_offset"]);
-            world.history.wrong(
-                self.key,
-                format!("next_offset {told}, chunks end at {next}"),
-            );
-        }
+        self.passed(world, &reply["next_offset"]);
         if let Some(end) = reply.get("end").filter(|end| !end.is_null()) {
             self.end(world, end);
         }
@@ -130,6 +130,31 @@ impl<'j> Reading<'j> {
             _ => world
                 .history
                 .wrong(self.key, format!("a notification {value}")),
+        }
+    }
+
+    /// Goes on where a reply says: behind its chunks, or behind what follows of the other stream.
+    fn passed(&mut self, world: &World, next_offset: &Value) {
+        let to = next_offset.as_u64().unwrap_or(u64::MAX);
+        if to == self.next_offset {
+            return;
+        }
+        if self.stream.is_none() {
+            let what = format!("next_offset {to}, chunks end at {}", self.next_offset);
+            return world.history.wrong(self.key, what);
+        }
+        self.flush(world);
+        let reader = self.name;
+        world.history.note(self.key, What::Passed { reader, to });
+        self.next_offset = to;
+    }
+
+    /// The parameter `streams`.
+    pub fn streams(&self) -> Value {
+        match self.stream {
+            None => Value::Null,
+            Some(0) => json!(["stdout"]),
+            Some(_) => json!(["stderr"]),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Waits for some jobs at a time, until they are final, have started, or have written something.
+//! Waits for some jobs at a time, until they are final, have started, or have written something or nothing.
 //! Records what it is told and judges nothing but whether it is answered.
 
 use std::{sync::Arc, thread, time::Duration};
@@ -23,9 +23,12 @@ pub fn work(world: &World, salt: u64) {
             thread::sleep(Duration::from_millis(10));
             continue;
         }
-        let until = match link.random.below(4) {
+        let until = match link.random.below(8) {
             0 => json!("running"),
             1 => json!({"bytes": link.random.below(3000)}),
+            2 => json!({"idle_s": link.random.within(1, 1000) as f64 / 1000.0}),
+            3 => json!({"regex": "[a-c]{3}", "stream": "stdout"}),
+            4 => json!({"regex": "never written \\d+"}),
             _ => json!("final"),
         };
         let mode = if link.random.percent(50) {
@@ -38,7 +41,8 @@ pub fn work(world: &World, salt: u64) {
         let params = json!({"jobs": ids, "mode": mode, "until": until, "timeout_s": timeout_s});
         let key = Some(jobs[0].plan.key);
         thread::sleep(link.random.millis(1, 50));
-        match link.call(key, "job.wait", &until.to_string(), params) {
+        let timeout = Duration::from_secs_f64(timeout_s);
+        match link.call_within(timeout, key, "job.wait", &until.to_string(), params) {
             Reply::Done(_, reply) => {
                 let told_jobs = reply["jobs"].as_array().cloned().unwrap_or_default();
                 if told_jobs.len() != jobs.len() {

@@ -15,6 +15,7 @@ pub mod readers;
 pub mod retries;
 pub mod schedules;
 pub mod starts;
+pub mod streams;
 pub mod times;
 pub mod transitions;
 

@@ -27,25 +27,38 @@ pub fn check(evidence: &Evidence) -> Vec<Violation> {
 
 fn first_wrong(entries: &[&Entry]) -> Option<String> {
     let (mut next, mut caught_up, mut ended, mut is_tail) = (0, false, false, false);
+    let mut only = None;
+    // Who reads one stream jumps over the bytes of the other one.
+    let follows = |at: u64, next: u64, only: Option<u8>| at == next || only.is_some() && at > next;
     for (at, entry) in entries.iter().enumerate() {
         let wrong = match &entry.what {
-            What::Began { from, how, .. } => {
-                (next, is_tail) = (*from, *how == How::Tail);
+            What::Began {
+                from, how, stream, ..
+            } => {
+                (next, is_tail, only) = (*from, *how == How::Tail, *stream);
                 at != 0
             }
             What::Shown { span, .. } => {
                 let expected = std::mem::replace(&mut next, span.offset + span.length);
-                span.offset != expected || span.length == 0 || ended
+                let foreign = only.is_some_and(|stream| span.stream != stream);
+                !follows(span.offset, expected, only) || span.length == 0 || ended || foreign
             }
             What::Gap { from, to, .. } => {
                 let expected = std::mem::replace(&mut next, *to);
-                *from != expected || from >= to || ended
+                !follows(*from, expected, only) || from >= to || ended
+            }
+            What::Passed { to, .. } => {
+                let expected = std::mem::replace(&mut next, *to);
+                only.is_none() || *to <= expected || ended
             }
             What::CaughtUp { next_offset, .. } => {
-                std::mem::replace(&mut caught_up, true) || *next_offset != next || ended
+                let expected = std::mem::replace(&mut next, *next_offset);
+                let twice = std::mem::replace(&mut caught_up, true);
+                twice || !follows(*next_offset, expected, only) || ended
             }
             What::Ended { facts, .. } => {
-                let early = is_tail && !caught_up || facts.output_bytes != next;
+                let whole = follows(facts.output_bytes, next, only);
+                let early = is_tail && !caught_up || !whole;
                 std::mem::replace(&mut ended, true) || early
             }
             What::Told { .. } => ended,

@@ -263,6 +263,7 @@ fn add_history(evidence: &mut Evidence, plan: &Plan) {
             reader,
             from: 0,
             how: How::Tail,
+            stream: None,
         },
     );
     for run in &truth.runs {
