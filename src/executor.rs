@@ -71,6 +71,7 @@ pub use crate::store::{
     AuditPage, AuditRow, Counts, Include, JobPage, ListFilter, NewToken, NoticeFilter, NoticeRef,
     StoredToken, SubmitOutcome, TokenChange,
 };
+pub use crate::supervisor::WantedLevel;
 pub use actor::Actor;
 pub use audit::{AuditSettings, CheckpointHealth};
 pub use backup::Backup;
@@ -101,8 +102,10 @@ pub struct Info {
     pub version: &'static str,
     /// Since when it serves.
     pub started_at: Micros,
-    /// `A` (cgroup v2, pidfd) or `B` (subreaper and process groups).
+    /// `A` (a control group for each attempt) or `B` (the process tree below a shim).
     pub isolation: &'static str,
+    /// Why it is not level A; `None` where it is.
+    pub isolation_reason: Option<String>,
     /// How many jobs are in each state.
     pub counts: Counts,
     /// The data directory's instance: a copy of the directory gets another one.
@@ -210,7 +213,8 @@ impl Executor {
         Ok(Info {
             version: env!("CARGO_PKG_VERSION"),
             started_at: self.inner.started_at,
-            isolation: "B",
+            isolation: ctx.isolation.level(),
+            isolation_reason: ctx.isolation.reason().map(str::to_owned),
             counts: self.inner.store.counts().await?,
             instance: ctx.instance.clone(),
             epoch: ctx.epoch,

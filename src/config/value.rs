@@ -284,6 +284,38 @@ impl SettingValue for CheckpointSink {
     }
 }
 
+/// How the processes of a job are held together: the levels of `docs/design/isolation.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// The highest level that is possible here.
+    Auto,
+    /// A control group for each attempt.
+    A,
+    /// The process tree below a shim.
+    B,
+}
+
+impl SettingValue for Isolation {
+    type Bound = ();
+
+    fn from_text(text: &str, (): &()) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "A" | "a" => Ok(Self::A),
+            "B" | "b" => Ok(Self::B),
+            _ => Err("must be auto, A or B".to_owned()),
+        }
+    }
+
+    fn show(&self) -> serde_json::Value {
+        json!(match self {
+            Self::Auto => "auto",
+            Self::A => "A",
+            Self::B => "B",
+        })
+    }
+}
+
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {

@@ -33,10 +33,10 @@ use crate::{
     spool::{Layout, SegmentName, dropped_range, unsynced},
     store::{Epoch, OnMigration, OpenAttempt, OpenError, Store, StoreBounds, Stored},
     supervisor::{
-        Budget, Context, Directory, OrphanSearcher, RunLimits, SearchGuard, ShimEvent, ShimSearch,
-        Supervisor, forget_all_traces, look_up_user, starting_max,
+        Budget, Context, Directory, Isolation, OrphanSearcher, RunLimits, SearchGuard, ShimEvent,
+        ShimSearch, Supervisor, WantedLevel, forget_all_traces, look_up_user, starting_max,
     },
-    sys::{clock, descriptors, disk_reserve::DiskReserve, proc, vital::Vital},
+    sys::{clock, descriptors, disk_reserve::DiskReserve, proc, threads::blocking, vital::Vital},
 };
 
 /// What stays free by default: up to this, bytes.
@@ -76,6 +76,8 @@ pub struct ExecutorSettings {
     /// The size of the disk reserve, which is kept for ends and cancels on a full disk, bytes;
     /// `None`: the smaller of 8 MiB and 5 % of the file system.
     pub ballast_bytes: Option<u64>,
+    /// How the processes of jobs are held together.
+    pub isolation: WantedLevel,
     /// Idle shims that are kept ready.
     pub warm_shims: u32,
     /// How long a shim may take to answer before it is left as it is, milliseconds.
@@ -135,6 +137,12 @@ pub enum StartError {
     /// The policy cannot be put in force. Without it, more would be allowed than its author wants.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The wanted level of isolation is not possible.
+    #[error(
+        "isolation = A is set, and level A is not possible here: {0}; set auto or B, or give the server a control \
+         group that it may write to (Delegate=yes in a systemd unit)"
+    )]
+    Isolation(String),
     /// The audit trail cannot be continued.
     #[error("the audit trail cannot be continued: {0}")]
     AuditTrail(super::Error),
@@ -175,13 +183,20 @@ impl Executor {
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
         let log = Log::new(store.clone(), layout.spool());
+        let isolation = find_isolation(settings.isolation, &epoch.instance).await?;
         let mut ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
+        ctx.isolation = isolation;
         (ctx.policy, ctx.secrets) = (policy, secrets);
         let (event_sender, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, event_sender.clone(), armed);
         let (wakeup, due) = listen(&store, &hub)?;
         let rescuer = Rescuer::new(supervisor.clone(), wakeup.clone());
         let open = store.open_attempts().await?;
+        let is_open = |job, attempt| {
+            open.iter()
+                .any(|it| (it.number, it.attempt) == (job, attempt))
+        };
+        supervisor.context().isolation.tidy(is_open);
         let begun = Instant::now();
         supervisor.probe_all(open.clone()).await?;
         let until = (begun + RECOVERY_WITHIN).max(Instant::now() + RESCUES_AT_LEAST);
@@ -345,6 +360,7 @@ fn context(
         unlinker: Unlinker::new(layout.spool()),
         directory: Directory::new(layout.shims()),
         shim_search: ShimSearch::new(layout.root().to_owned()),
+        isolation: Isolation::default(),
         orphans: OrphanSearcher::default(),
         budget: Budget::of(open_files_max),
         starting: Arc::new(Semaphore::new(starting_max(open_files_max))),
@@ -361,6 +377,16 @@ fn context(
         tasks: TaskTracker::new(),
         vital: Vital::default(),
     })
+}
+
+/// Finds out which level of isolation is possible.
+async fn find_isolation(wanted: WantedLevel, instance: &str) -> Result<Isolation, StartError> {
+    let instance = instance.to_owned();
+    let found = blocking(move || Ok(Isolation::find(wanted, &instance))).await?;
+    let isolation = found.map_err(StartError::Isolation)?;
+    let (level, reason) = (isolation.level(), isolation.reason());
+    tracing::info!(level, reason, "how the processes of jobs are held together");
+    Ok(isolation)
 }
 
 /// How many waits may read output at once, and how many may search it: one for each processor.

@@ -42,6 +42,8 @@ pub enum Traces {
         start: Option<StartPayload>,
         /// The number that its processes carry; `None` if they were given none.
         mark: Option<u64>,
+        /// The directory of its control group; `None` if it was to have none.
+        cgroup: Option<String>,
     },
     /// The shim recorded how it ended.
     Ended(Box<ExitFacts>),
@@ -233,6 +235,7 @@ impl Rescuer {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 segment_bytes: None,
                 mark: None,
+                cgroup: None,
             },
         );
         let name = first_segment(&open);
@@ -254,10 +257,17 @@ impl Rescuer {
         held: Option<SearchGuard>,
     ) -> io::Result<OrphanTree> {
         let ctx = self.supervisor.context();
-        let (start, number) = match traces {
-            Traces::Begun { start, mark } => (start, mark),
-            Traces::None | Traces::Fenced | Traces::Ended(_) => (None, None),
+        let (start, number, cgroup) = match traces {
+            Traces::Begun {
+                start,
+                mark,
+                cgroup,
+            } => (start, mark, cgroup),
+            Traces::None | Traces::Fenced | Traces::Ended(_) => (None, None, None),
         };
+        if let Some(path) = cgroup {
+            ctx.isolation.end(path.into()).await;
+        }
         let leader = start.map(|StartPayload { pid, start_ticks }| Leader { pid, start_ticks });
         let mark = Mark::new(open.id, &ctx.instance, number);
         let remains = ctx.orphans.search(&ctx.vital, mark, leader, held).await?;
@@ -332,9 +342,10 @@ fn take_start_right(spool: &Path, name: SegmentName, intent: &Intent) -> io::Res
 /// Reads what an attempt left. Blocking.
 fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     let first = first_segment(open);
-    let begun = |start: Option<StartPayload>, mark| Traces::Begun {
+    let begun = |start: Option<StartPayload>, intent: Option<Intent>| Traces::Begun {
         start: start.or(known_leader(open)),
-        mark,
+        mark: intent.as_ref().and_then(|intent| intent.mark),
+        cgroup: intent.and_then(|intent| intent.cgroup),
     };
     let beginning = match read_beginning(spool, first) {
         // The database knows its start: that the file is missing does not undo it.
@@ -344,13 +355,16 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Traces::None),
         // The file was created, and the power failed before its content was on disk.
         Err(error) if is_no_segment(&error) => {
-            let (start, mark) = (None, None);
-            return Ok(Traces::Begun { start, mark });
+            return Ok(Traces::Begun {
+                start: None,
+                mark: None,
+                cgroup: None,
+            });
         }
         beginning => beginning?,
     };
-    let mark = beginning.intent.as_ref().and_then(|intent| intent.mark);
-    if beginning.intent.is_some_and(|intent| intent.shim == RESCUE) {
+    let intent = beginning.intent;
+    if intent.as_ref().is_some_and(|intent| intent.shim == RESCUE) {
         return Ok(Traces::Fenced);
     }
     // Segments that have rows were read before.
@@ -360,8 +374,8 @@ fn traces(spool: &Path, open: &OpenAttempt) -> io::Result<Traces> {
     };
     Ok(match read_exit(spool, name) {
         Ok(Some(facts)) => Traces::Ended(Box::new(facts)),
-        Ok(None) => begun(beginning.start, mark),
-        Err(error) if is_no_segment(&error) => begun(beginning.start, mark),
+        Ok(None) => begun(beginning.start, intent),
+        Err(error) if is_no_segment(&error) => begun(beginning.start, intent),
         Err(error) => return Err(error),
     })
 }
@@ -453,6 +467,7 @@ mod tests {
             version: "v".into(),
             segment_bytes,
             mark: None,
+            cgroup: None,
         };
         take_start_right(spool.path(), first, &intent(Some(70_000))).expect("a segment");
         for now in [1000, 1_000_000] {
@@ -490,7 +505,11 @@ mod tests {
             pid: 1,
             start_ticks: 1,
         };
-        let begun = |start| Traces::Begun { start, mark: None };
+        let begun = |start| Traces::Begun {
+            start,
+            mark: None,
+            cgroup: None,
+        };
         for (traces, same_machine, decision) in [
             (ended.clone(), true, finish.clone()),
             (ended, false, finish),

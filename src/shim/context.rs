@@ -59,6 +59,7 @@ impl ShimContext {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             segment_bytes: Some(spec.segment_bytes),
             mark: self.mark(spec),
+            cgroup: spec.cgroup.as_ref().map(|group| group.path.clone()),
         })
     }
 

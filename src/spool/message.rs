@@ -96,6 +96,9 @@ pub struct RunSpec {
     /// attempt before, which was lost. Shims of versions before this field ignore it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// The control group of the attempt. Shims of versions before this field ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<CgroupSpec>,
     /// What a policy has judged; nothing else is run. Shims of versions before this field ignore it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<PinnedRun>,
@@ -112,6 +115,15 @@ fn redacts() -> bool {
 
 fn is_set(flag: &bool) -> bool {
     *flag
+}
+
+/// The control group of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupSpec {
+    /// Its directory, absolute; the shim creates it.
+    pub path: String,
+    /// Whether the attempt ends before its start where the group cannot be had.
+    pub required: bool,
 }
 
 /// What a policy has judged of an attempt.

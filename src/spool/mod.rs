@@ -24,7 +24,8 @@ pub use dropped_range::DroppedRange;
 pub use key::ShimKey;
 pub use layout::Layout;
 pub use message::{
-    AnyWelcome, FromShim, Greeting, LaunchRequest, PinnedRun, RunSpec, ShimState, ToShim,
+    AnyWelcome, CgroupSpec, FromShim, Greeting, LaunchRequest, PinnedRun, RunSpec, ShimState,
+    ToShim,
 };
 pub use reader::{Position, SegmentReader};
 pub use record::{Record, RecordHeader, RecordKind};

@@ -102,6 +102,9 @@ pub struct Intent {
     /// gave them none, and a shim does not where a hard limit forbids it.
     #[serde(default)]
     pub mark: Option<u64>,
+    /// The directory of the attempt's control group, where it was to have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod connection;
 mod directory;
 mod earlier_lines;
 mod finalize;
+mod isolation;
 mod looked;
 mod orphans;
 mod policy;
@@ -31,6 +32,7 @@ pub use attempt_watch::{AttemptId, AttemptWatch, first_segment};
 pub use budget::Budget;
 pub use directory::Directory;
 pub use finalize::{AttemptEnding, Finalized, finalize};
+pub use isolation::{Isolation, PROBE_ROLE, WantedLevel, be_probed};
 pub use looked::Looked;
 pub use orphans::{Leader, Mark, OrphanSearcher, OrphanTree, SearchGuard};
 pub use policy::{PolicyRefusal, Taken, judge_job, judge_receiver, judge_receivers};
@@ -65,6 +67,8 @@ pub struct Context {
     pub directory: Directory,
     /// Finds the processes of living shims in `/proc`.
     pub shim_search: ShimSearch,
+    /// How the processes of attempts are held together.
+    pub isolation: Isolation,
     /// Finds and ends what is left of the process trees of dead shims.
     pub orphans: OrphanSearcher,
     /// Bounds how many shims are connected at the same time.

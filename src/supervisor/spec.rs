@@ -78,6 +78,7 @@ pub fn run_spec(
         free_bytes_min: bounds.free_bytes_min,
         stop: None,
         paused: claim.paused,
+        cgroup: None,
         pinned: None,
         refusal: None,
     }

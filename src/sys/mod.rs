@@ -2,6 +2,7 @@
 //! memory, processes, threads, disk space, and signals to stop.
 
 pub mod alarm;
+pub mod cgroup;
 pub mod clock;
 pub mod descriptors;
 pub mod disk_reserve;

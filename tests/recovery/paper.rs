@@ -59,6 +59,7 @@ impl Paper {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             segment_bytes: None,
             mark: None,
+            cgroup: None,
         };
         let payload = serde_json::to_vec(&intent).expect("JSON");
         let frame = paper.frame(RecordKind::Intent, Stream::Stdout, &payload);

@@ -385,6 +385,7 @@ pub fn spec(argv: &[&str]) -> RunSpec {
         free_bytes_min: 0,
         stop: None,
         paused: false,
+        cgroup: None,
         pinned: None,
         refusal: None,
     }

@@ -3,15 +3,24 @@
 use std::path::PathBuf;
 
 use crate::{
-    config::Settings,
+    config::{Isolation, Settings},
     executor::{
         AuditSettings, ExecutorSettings, RetentionSettings, SearchSettings, VerifySettings,
+        WantedLevel,
     },
     notices::NoticeSettings,
     query::{QueryLimits as QueryBounds, QuerySettings},
     secrets::{CREDENTIALS_VARIABLE, SecretSettings},
     store::StoreBounds,
 };
+
+fn level(isolation: Isolation) -> WantedLevel {
+    match isolation {
+        Isolation::Auto => WantedLevel::Highest,
+        Isolation::A => WantedLevel::A,
+        Isolation::B => WantedLevel::B,
+    }
+}
 
 /// What an executor is started with.
 pub fn of_executor(settings: &Settings) -> ExecutorSettings {
@@ -21,6 +30,7 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
         spool_bytes_max: settings.spool_bytes_max,
         free_bytes_min: settings.free_bytes_min,
         ballast_bytes: settings.ballast_bytes,
+        isolation: level(settings.isolation),
         // Bounded to 1024 by the table.
         warm_shims: u32::try_from(settings.warm_shims).unwrap_or(u32::MAX),
         shim_answer_ms: settings.shim_answer_ms,

@@ -35,6 +35,7 @@ pub async fn execute(
         "socket": server.addresses.socket.display().to_string(),
         "listen": server.addresses.listen,
         "isolation": info.isolation,
+        "isolation_reason": info.isolation_reason,
         "instance": info.instance,
         "epoch": info.epoch,
         "sessions": server.sessions.count(),

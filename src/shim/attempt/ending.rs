@@ -242,6 +242,7 @@ impl Attempt {
     pub(super) fn tree_gone(&mut self, tree: TreeEnd) {
         self.stdin.close();
         self.pipes.mark_end();
+        self.leave_cgroup();
         self.kill_at = None;
         self.phase = Phase::Draining(Draining {
             tree,

@@ -3,6 +3,7 @@
 //! event loop sends them.
 
 mod backoff;
+mod cgroup;
 pub(super) mod closing;
 mod emit;
 pub(super) mod ending;
@@ -34,6 +35,7 @@ use super::{
 use crate::{
     job::{Offset, StopCause, StopRequest, Stream},
     spool::{AttemptRef, RunSpec},
+    sys::cgroup::Cgroup,
 };
 use feed::Feed;
 use pause_state::PauseState;
@@ -51,6 +53,8 @@ pub(super) struct Blocked {
 pub struct Attempt {
     pub(super) spec: RunSpec,
     pub(super) phase: Phase,
+    /// Its control group, if it has one.
+    pub(super) cgroup: Option<Cgroup>,
     pub(super) log: AttemptLog,
     pub(super) pipes: Pipes,
     pub(super) stdin: Feed,
@@ -92,6 +96,7 @@ impl Attempt {
                 deferred,
                 ..Starting::default()
             }),
+            cgroup: None,
             log,
             pipes: Pipes::default(),
             stdin,

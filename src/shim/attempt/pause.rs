@@ -1,7 +1,10 @@
 //! A pause: stops every process of the tree and keeps them stopped until it ends, whatever other
 //! processes do; its end continues those that it has stopped.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use super::{
     Attempt,
@@ -12,7 +15,7 @@ use crate::{
     job::Survivor,
     shim::{
         context::ShimContext,
-        process::{inspect::Descendant, tree},
+        process::{inspect::Descendant, signal_tree::WAITS_END_WITHIN, tree},
     },
     spool::FromShim,
 };
@@ -83,20 +86,33 @@ impl Attempt {
         let Some(living) = self.phase.running().filter(|_| self.stop.is_none()) else {
             return;
         };
-        let mut halt = living.pause.take_halt().unwrap_or_default();
-        let reached = context.tree.halt(living.leader.pid(), &mut halt);
+        let (leader, mut halt) = (
+            living.leader.pid(),
+            living.pause.take_halt().unwrap_or_default(),
+        );
+        let frozen = self.freeze();
+        let (members, rests) = match &frozen {
+            Ok(group) => (&group.members, group.rests),
+            Err(_) => (&HashSet::new(), false),
+        };
+        let reached = context.tree.halt(leader, members, &mut halt);
+        let rests = rests || halt.age() >= WAITS_END_WITHIN;
+        let Some(living) = self.phase.running() else {
+            return;
+        };
         if !reached.refused.is_empty() {
             living.pause.hold = HeldProcesses::Released(halt);
             return self.refuse_pause(&reached.refused, context, now);
         }
         // The stopwatches are held as soon as any process is stopped.
         living.pause.hold = HeldProcesses::Stopped(halt);
-        let next = match (reached.is_complete(), reached.is_quiet()) {
+        let is_complete = reached.is_complete() && frozen.is_ok();
+        let next = match (is_complete, reached.is_quiet() && rests) {
             (true, true) => PauseStep::Watch {
                 at: now + WATCH_EVERY,
                 looked_at: now,
             },
-            (true, false) if reached.is_at_rest() => PauseStep::Hold(now),
+            (true, false) if reached.is_at_rest() && rests => PauseStep::Hold(now),
             (true, false) => PauseStep::Hold(now + REST_AGAIN),
             (false, _) => PauseStep::Hold(now + REACH_AGAIN),
         };
@@ -147,8 +163,10 @@ impl Attempt {
             pause.hold = HeldProcesses::Released(halt);
         }
         let all_continue = !pause.holds_any();
+        // After the signals: what was sent SIGSTOP before it was seen to be in the group does not stop then.
+        let thaws = self.thaw();
         self.run_clocks(now);
-        all_continue
+        all_continue && thaws
     }
 
     /// Some processes cannot be stopped, so the job would go on in part: it is not paused at all.

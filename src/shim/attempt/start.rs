@@ -40,14 +40,17 @@ impl Attempt {
         context: &mut ShimContext,
         now: Instant,
     ) -> Result<(), Obstacle> {
-        let Phase::Starting(starting) = &mut self.phase else {
+        if !matches!(self.phase, Phase::Starting(_)) {
             return Ok(());
-        };
+        }
         self.log.begin(&context.intent(&self.spec))?;
         self.log.prepare()?;
         self.log.has_room()?;
-        let (has_stdin_pipe, mark) = (self.stdin.wants_pipe(), context.mark(&self.spec));
-        match spawn::spawn(&self.spec, mark, has_stdin_pipe, &self.log, &context.null) {
+        let spawned = self.spawn_process(context);
+        let Phase::Starting(starting) = &mut self.phase else {
+            return Ok(());
+        };
+        match spawned {
             Ok(Spawned {
                 pid,
                 pipes,
@@ -72,6 +75,34 @@ impl Attempt {
                 Ok(())
             }
         }
+    }
+
+    /// Forks the process, in its control group if it has one. Where it cannot begin there and need not, it begins
+    /// without.
+    fn spawn_process(&mut self, context: &mut ShimContext) -> Result<Spawned, SpawnFailure> {
+        self.make_cgroup(context);
+        match self.spawn_in_cgroup(context) {
+            Err(failure) if failure.retry == Retry::Never && self.may_leave_cgroup() => {
+                let SpawnError { what, name, .. } = &failure.error;
+                let what = format!("{what} in its control group: {name}");
+                self.report_trouble(what, context);
+                self.leave_cgroup();
+                self.spec.cgroup = None;
+                self.spawn_in_cgroup(context)
+            }
+            spawned => spawned,
+        }
+    }
+
+    fn spawn_in_cgroup(&self, context: &ShimContext) -> Result<Spawned, SpawnFailure> {
+        spawn::spawn(
+            &self.spec,
+            context.mark(&self.spec),
+            self.stdin.wants_pipe(),
+            self.cgroup.as_ref(),
+            &self.log,
+            &context.null,
+        )
     }
 
     /// There is no process and will be none: ends the attempt.

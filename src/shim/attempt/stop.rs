@@ -162,6 +162,7 @@ impl Attempt {
         let reached = context.tree.terminate(group);
         self.record_result(libc::SIGTERM, &reached, context);
         let any_held = self.phase.pause().is_some_and(PauseState::holds_any);
+        self.thaw();
         if any_held || reached.any_stopped || !reached.is_complete() {
             context.tree.send_continue(group);
             if let Some(stop) = self.stop.as_mut().filter(|_| reached.is_delivered) {
@@ -204,7 +205,10 @@ impl Attempt {
         // Where a process could not be looked at, the next round tries again: only ECHILD ends the
         // rounds.
         let lives = !self.phase.is_ending();
-        let reached = context.tree.kill(self.phase.leader(), lives);
+        let leader = self.phase.leader();
+        let members = self.kill_cgroup(context);
+        let mut reached = context.tree.kill(leader, lives);
+        reached.has_reached(&members, leader.filter(|_| lives));
         self.kill_at = Some(now + kill_again(&reached));
         self.record_result(libc::SIGKILL, &reached, context);
         self.leave_refused(&reached.refused, context);

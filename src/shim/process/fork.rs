@@ -52,7 +52,7 @@ const IGNORED: [i32; 17] = [
 pub fn fork(plan: &Plan<'_>) -> io::Result<i32> {
     let shim = std::process::id() as i32;
     // SAFETY: the child only runs `child`, which is async-signal-safe.
-    match unsafe { libc::fork() } {
+    match unsafe { fork_into(plan.cgroup) } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             let (step, errno) = child(plan, shim);
@@ -66,6 +66,32 @@ pub fn fork(plan: &Plan<'_>) -> io::Result<i32> {
             }
         }
         pid => Ok(pid),
+    }
+}
+
+/// The flag of clone3(2) that begins the child in a control group; libc's constant has a type that cannot hold it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// fork(2); with a control group the child is in it from its first instruction on.
+///
+/// # Safety
+/// As fork(2) in a process with threads: the child may only do what is async-signal-safe.
+unsafe fn fork_into(cgroup: Option<RawFd>) -> i32 {
+    let Some(cgroup) = cgroup else {
+        // SAFETY: as this function's.
+        return unsafe { libc::fork() };
+    };
+    // SAFETY: without a stack of its own the child is a fork; the structure is plain data and alive.
+    unsafe {
+        let mut args: libc::clone_args = std::mem::zeroed();
+        args.flags = CLONE_INTO_CGROUP;
+        args.exit_signal = libc::SIGCHLD as u64;
+        args.cgroup = cgroup as u64;
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const args,
+            size_of::<libc::clone_args>(),
+        ) as i32
     }
 }
 

@@ -96,6 +96,8 @@ pub struct Plan<'a> {
     pub cwd_fd: Option<RawFd>,
     /// Its file mode creation mask.
     pub umask: u32,
+    /// The control group in which it begins, open; `None`: that of the shim.
+    pub cgroup: Option<RawFd>,
     /// Resource, soft limit, hard limit. The child lowers both to its present hard limit.
     pub limits: &'a [(u32, u64, u64)],
     /// Its nice value; `None`: that of the shim.

@@ -23,7 +23,7 @@ const LOOKS_FOR: Duration = Duration::from_millis(20);
 /// within a fork, which took up to 0.8 s where hundreds forked at once on two busy processors. A disk or
 /// a vfork may take for ever, and the job counts as paused meanwhile: a child that appears later is
 /// stopped when it is found.
-const WAITS_END_WITHIN: Duration = Duration::from_secs(3);
+pub const WAITS_END_WITHIN: Duration = Duration::from_secs(3);
 
 /// Result of a signal to every process.
 #[derive(Debug, Default)]
@@ -48,6 +48,19 @@ impl SignalOutcome {
     /// Whether every process was looked at and signalled, the refused ones not counted.
     pub fn is_complete(&self) -> bool {
         !self.is_incomplete
+    }
+
+    /// These processes were killed with their control group, whoever they belong to.
+    pub fn has_reached(&mut self, members: &HashSet<i32>, leader: Option<i32>) {
+        if members.is_empty() {
+            return;
+        }
+        self.is_delivered = true;
+        self.refused
+            .retain(|process| !members.contains(&process.pid));
+        if leader.is_some_and(|leader| members.contains(&leader)) {
+            self.leader_refused = Some(false);
+        }
     }
 
     /// Whether no new process was found in the end: otherwise the caller must call again at once.
@@ -168,10 +181,16 @@ impl Tree {
         outcome
     }
 
-    /// Stops every process that is not stopped, repeated until no new process is found.
-    pub fn halt(&self, leader: Option<i32>, halt: &mut Halt) -> SignalOutcome {
+    /// Stops every process that is not stopped, repeated until no new process is found; the `frozen` ones are left as
+    /// they are.
+    pub fn halt(
+        &self,
+        leader: Option<i32>,
+        frozen: &HashSet<i32>,
+        halt: &mut Halt,
+    ) -> SignalOutcome {
         if !halt.has_begun() {
-            self.begin_halt(leader, halt);
+            self.begin_halt(leader.filter(|leader| !frozen.contains(leader)), halt);
         }
         let mut refused: HashSet<Identity> = HashSet::new();
         let (mut known, outcome) = (halt.take_known(), SignalOutcome::default());
@@ -183,6 +202,9 @@ impl Tree {
                 outcome.any_runs = false;
                 let waits_count = halt.age() >= WAITS_END_WITHIN;
                 let scan = tree.visit_all(known, |process, handle| {
+                    if frozen.contains(&process.pid) {
+                        return;
+                    }
                     outcome.any_runs |= !inspect::has_come_to_rest(process, waits_count);
                     let runs = halt.observe(process, process.is_stopped());
                     if !runs || refused.contains(&process.identity()) {

@@ -3,7 +3,7 @@
 
 use std::{
     ffi::CString,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use nix::{
@@ -22,6 +22,7 @@ use crate::{
     job::{Limits, ResourceBound, SpawnError},
     shim::log::AttemptLog,
     spool::{LaunchRequest, RunSpec},
+    sys::cgroup::Cgroup,
 };
 
 /// The search path when the environment has no PATH.
@@ -94,12 +95,13 @@ fn retry(step: Option<ChildStep>, errno: Errno) -> Retry {
     }
 }
 
-/// Forks the process of an attempt, with a pipe as its stdin where `has_stdin_pipe`; it and all
+/// Forks the process of an attempt in its control group, with a pipe as its stdin where `has_stdin_pipe`; it and all
 /// that it starts carry the `mark`. [`Spawned::report`] shows whether its exec succeeds.
 pub fn spawn(
     spec: &RunSpec,
     mark: Option<u64>,
     has_stdin_pipe: bool,
+    cgroup: Option<&Cgroup>,
     log: &AttemptLog,
     null: &OwnedFd,
 ) -> Result<Spawned, SpawnFailure> {
@@ -125,6 +127,7 @@ pub fn spawn(
         cwd: &strings.cwd,
         cwd_fd: pinned.as_ref().map(PinnedFiles::cwd),
         umask: spec.umask,
+        cgroup: cgroup.map(|group| group.as_fd().as_raw_fd()),
         limits: &resources(&spec.limits, mark),
         nice: spec.limits.nice,
         stdio: [stdin, &pairs.stdout.1, &pairs.stderr.1].map(AsRawFd::as_raw_fd),

@@ -47,6 +47,7 @@ impl ShimHandle {
                     &self.ctx.instance,
                     self.ctx.layout.root(),
                 );
+                spec.cgroup = self.ctx.isolation.group_of(key.job, key.attempt);
                 if let Some(guard) = &self.ctx.policy {
                     policy::apply(&mut spec, guard, &claim);
                 }
