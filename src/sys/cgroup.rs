@@ -110,6 +110,21 @@ impl Cgroup {
         })
     }
 
+    /// The CPU time that all processes that ever were in it have used so far, in user mode and in the kernel, µs.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or has other lines.
+    pub fn cpu_us(&self) -> io::Result<(u64, u64)> {
+        let text = self.read("cpu.stat")?;
+        let line = |name: &str| {
+            let mut lines = text.lines().filter_map(|line| line.strip_prefix(name));
+            lines.next().and_then(|number| number.trim().parse().ok())
+        };
+        let times = line("user_usec").zip(line("system_usec"));
+        times.ok_or_else(|| Errno::NODATA.into())
+    }
+
     /// The processes in it and in the groups below it, in no order. Such a process may have made those groups.
     ///
     /// # Errors
@@ -169,8 +184,8 @@ impl AsFd for Cgroup {
 /// How often a group is created anew whose parent is removed at that moment.
 const CREATE_TRIES: u32 = 100;
 
-/// Longest file that is read of a group, bytes; `cgroup.events` has two lines.
-const FILE_BYTES_MAX: usize = 256;
+/// How much of a file is read, bytes: `cpu.stat` has up to 16 lines, and what is looked for in the first three.
+const FILE_BYTES_MAX: usize = 512;
 
 fn is_no_list(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound

@@ -36,7 +36,7 @@ pub use horde::{Horde, Target, text_frame};
 pub use http::{Response, request};
 pub use oracle::{assert_bytes, content, emit, mix, sha256};
 pub use processes::{
-    MARK, children, describe, is_alive, memory, parent, state, with_mark, with_word,
+    MARK, children, cpu_ticks, describe, is_alive, memory, parent, state, with_mark, with_word,
 };
 pub use receiver::{Received, Receiver};
 pub use server::Server;

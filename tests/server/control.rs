@@ -56,7 +56,8 @@ fn a_paused_job_stands_still_and_goes_on() {
 
 #[test]
 fn a_pause_reaches_the_whole_group() {
-    let server = Server::start();
+    // At level A a control group is frozen: tests/server/isolation.rs.
+    let server = Server::with(&["--isolation", "B"], &[]);
     let mut client = server.connect();
     let file = server.scratch("child");
     let line = format!(

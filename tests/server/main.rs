@@ -28,6 +28,7 @@ mod hostile_places;
 mod hostile_wire;
 mod hung_disk;
 mod input;
+mod isolation;
 mod jobs;
 mod keys;
 mod limits;

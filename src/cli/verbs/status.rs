@@ -124,7 +124,7 @@ impl StatusArgs {
             ),
             ("data", place),
             ("listen", listen),
-            ("isolation", text("isolation")),
+            ("isolation", isolation(info)),
             ("jobs", self.counts(info)),
             ("queues", queues),
             ("disk", disk(&info["disk"])),
@@ -152,6 +152,15 @@ impl StatusArgs {
             true => "none".to_owned(),
             false => counts.join(", "),
         }
+    }
+}
+
+/// The level of isolation, and why it is not the highest.
+fn isolation(info: &Value) -> String {
+    let level = visible(info["isolation"].as_str().unwrap_or_default());
+    match info["isolation_reason"].as_str() {
+        Some(reason) => format!("{level} ({})", visible(reason)),
+        None => level,
     }
 }
 

@@ -92,6 +92,9 @@ impl Attempt {
     /// No process of the attempt is left, or only survivors: removes a group without processes.
     pub(super) fn leave_cgroup(&mut self) {
         if let Some(group) = self.cgroup.take() {
+            if let Ok(used) = group.cpu_us() {
+                self.used.take_group(used);
+            }
             // Survivors keep it. The server removes it later.
             let _ = group.remove();
         }

@@ -19,6 +19,14 @@ impl UsageSum {
         self.max_rss_kib = self.max_rss_kib.max(reaped.max_rss_kib);
     }
 
+    /// Takes the CPU time of a control group, µs, if that is more: it has also what was reaped by a parent that did not
+    /// count it.
+    pub fn take_group(&mut self, (user_us, system_us): (u64, u64)) {
+        if user_us + system_us > self.user_us + self.system_us {
+            (self.user_us, self.system_us) = (user_us, system_us);
+        }
+    }
+
     /// The sum in seconds and bytes, as `ExitFacts` has it.
     pub fn total(&self) -> Usage {
         Usage {
