@@ -14,7 +14,7 @@ mod value;
 
 pub use layers::{ConfigError, Layers, Origin};
 pub use options::SettingOptions;
-pub use value::{CheckpointSink, Isolation, Listen, LogFormat, SettingValue};
+pub use value::{CheckpointSink, IsolationSetting, Listen, LogFormat, SettingValue};
 
 /// Prefix of the variables from which settings are read.
 pub const ENV_PREFIX: &str = "CC_EXECUTOR_";
@@ -220,7 +220,7 @@ settings! {
     ballast_bytes: Option<u64> = None, 0..=(1 << 30);
     /// How a job's processes are held together: A (a control group for each attempt), B (the process tree
     /// below a shim), or auto for the highest that is possible. A level that is not possible refuses the start.
-    isolation: Isolation = Isolation::Auto, ();
+    isolation: IsolationSetting = IsolationSetting::Auto, ();
     /// Idle shims that are kept ready.
     warm_shims: u64 = 2, 0..=1024;
     /// How long a shim may take to answer at the start before it is left as it is, milliseconds.

@@ -98,7 +98,15 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
     ("cli", CLIENT_MAY_KNOW),
     (
         "role",
-        &["cli", "init", "launch", "notices", "query", "shim"],
+        &[
+            "cli",
+            "init",
+            "launch",
+            "notices",
+            "query",
+            "shim",
+            "supervisor",
+        ],
     ),
 ];
 

@@ -286,7 +286,7 @@ impl SettingValue for CheckpointSink {
 
 /// How the processes of a job are held together: the levels of `docs/design/isolation.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
+pub enum IsolationSetting {
     /// The highest level that is possible here.
     Auto,
     /// A control group for each attempt.
@@ -295,7 +295,7 @@ pub enum Isolation {
     B,
 }
 
-impl SettingValue for Isolation {
+impl SettingValue for IsolationSetting {
     type Bound = ();
 
     fn from_text(text: &str, (): &()) -> Result<Self, String> {

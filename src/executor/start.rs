@@ -183,20 +183,15 @@ impl Executor {
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
         let log = Log::new(store.clone(), layout.spool());
-        let isolation = find_isolation(settings.isolation, &epoch.instance).await?;
         let mut ctx = context(layout, &settings, &store, &hub, epoch, boot_id)?;
-        ctx.isolation = isolation;
+        ctx.isolation = find_isolation(settings.isolation, &ctx.instance).await?;
         (ctx.policy, ctx.secrets) = (policy, secrets);
         let (event_sender, mut events) = mpsc::unbounded_channel();
         let supervisor = Supervisor::new(ctx, event_sender.clone(), armed);
         let (wakeup, due) = listen(&store, &hub)?;
         let rescuer = Rescuer::new(supervisor.clone(), wakeup.clone());
         let open = store.open_attempts().await?;
-        let is_open = |job, attempt| {
-            open.iter()
-                .any(|it| (it.number, it.attempt) == (job, attempt))
-        };
-        supervisor.context().isolation.tidy(is_open);
+        supervisor.context().isolation.tidy(&open);
         let begun = Instant::now();
         supervisor.probe_all(open.clone()).await?;
         let until = (begun + RECOVERY_WITHIN).max(Instant::now() + RESCUES_AT_LEAST);

@@ -18,6 +18,7 @@ use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 use crate::{
     job::JobNumber,
     spool::CgroupSpec,
+    store::OpenAttempt,
     sys::{
         cgroup::{self, Cgroup},
         threads::blocking,
@@ -140,12 +141,13 @@ impl Isolation {
 
     /// Removes groups that have no process and belong to no open attempt: those of survivors that have ended since,
     /// and of a probe whose server was killed.
-    pub fn tidy(&self, is_open: impl Fn(JobNumber, u32) -> bool) {
+    pub fn tidy(&self, open: &[OpenAttempt]) {
         let Some(groups) = &self.groups else { return };
+        let is_open = |attempt| open.iter().any(|it| (it.number, it.attempt) == attempt);
         for entry in fs::read_dir(groups).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let attempt = name.to_str().and_then(parse_group_name);
-            if attempt.is_none_or(|(job, attempt)| !is_open(job, attempt)) {
+            if !attempt.is_some_and(is_open) {
                 // One with processes cannot be removed.
                 let _ = fs::remove_dir(entry.path());
             }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
-    config::{Isolation, Settings},
+    config::{IsolationSetting, Settings},
     executor::{
         AuditSettings, ExecutorSettings, RetentionSettings, SearchSettings, VerifySettings,
         WantedLevel,
@@ -14,11 +14,11 @@ use crate::{
     store::StoreBounds,
 };
 
-fn level(isolation: Isolation) -> WantedLevel {
+fn level(isolation: IsolationSetting) -> WantedLevel {
     match isolation {
-        Isolation::Auto => WantedLevel::Highest,
-        Isolation::A => WantedLevel::A,
-        Isolation::B => WantedLevel::B,
+        IsolationSetting::Auto => WantedLevel::Highest,
+        IsolationSetting::A => WantedLevel::A,
+        IsolationSetting::B => WantedLevel::B,
     }
 }
 
