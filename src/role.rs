@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use crate::{
     cli::{self, McpRoutes},
-    init, launch, notices, query, shim, supervisor,
+    init, launch, notices, query, shim,
+    sys::cgroup_probe,
 };
 
 /// The binary's `main`; `mcp` makes the route of MCP in the role of a server.
@@ -14,7 +15,7 @@ pub fn main(mcp: McpRoutes) -> ExitCode {
     let rest = std::env::args_os().skip(2);
     match role.as_deref().and_then(|role| role.to_str()) {
         Some("shim") => shim::main(rest),
-        Some(supervisor::PROBE_ROLE) => supervisor::be_probed(),
+        Some(cgroup_probe::PROBE_ROLE) => cgroup_probe::be_probed(),
         Some(query::ROLE) => query::main(),
         Some(notices::COMMAND_ROLE) => notices::main(rest),
         Some(cli::LAUNCH_ROLE) => cli::launch(rest),

@@ -98,15 +98,7 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
     ("cli", CLIENT_MAY_KNOW),
     (
         "role",
-        &[
-            "cli",
-            "init",
-            "launch",
-            "notices",
-            "query",
-            "shim",
-            "supervisor",
-        ],
+        &["cli", "init", "launch", "notices", "query", "shim", "sys"],
     ),
 ];
 
@@ -118,6 +110,7 @@ const CLIENT_MAY_KNOW: &[&str] = &[
     "spool::layout",
     "spool::Layout",
     "config",
+    "sys::cgroup_probe",
     "sys::clock",
     "sys::descriptors",
     "sys::proc",

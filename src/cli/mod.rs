@@ -1,12 +1,14 @@
 //! The command line: a client that uses only the public wire API, except for the server's own verbs
 //! `serve`, `token` and `config`.
 //!
-//! `verbs` has one file per verb, `audit` exports and verifies audit trails, `connect` finds, starts and connects to servers, `mcp` relays an
-//! agent's messages, `flow` makes jobs of a file of tasks, `new_job` makes a new job from options, `render` prints, `sql` is the prompt and the formats of results, `serve`
-//! has what a server's process needs besides the server.
+//! `verbs` has one file per verb, `audit` exports and verifies audit trails, `connect` finds, starts and connects to
+//! servers, `doctor` has what that verb checks, `mcp` relays an agent's messages, `flow` makes jobs of a file of tasks,
+//! `new_job` makes a new job from options, `render` prints, `sql` is the prompt and the formats of results, `serve` has
+//! what a server's process needs besides the server.
 
 mod audit;
 mod connect;
+mod doctor;
 mod flow;
 mod mcp;
 mod new_job;

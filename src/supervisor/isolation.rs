@@ -5,31 +5,18 @@
 //! Which level is possible is found out once, at the start of a server, by doing with a process what is done with jobs.
 
 use std::{
-    fs, io,
-    os::unix::process::CommandExt,
+    fs,
     path::PathBuf,
-    process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
-
-use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 
 use crate::{
     job::JobNumber,
     spool::CgroupSpec,
     store::OpenAttempt,
-    sys::{
-        cgroup::{self, Cgroup},
-        threads::blocking,
-    },
+    sys::{cgroup::Cgroup, cgroup_probe, threads::blocking},
 };
-
-/// The binary's role as the process of the probe: it waits until it is killed.
-pub const PROBE_ROLE: &str = "isolation-probe";
-
-/// How long one step of the probe may take.
-const STEP_WITHIN: Duration = Duration::from_secs(2);
 
 /// The interval between two looks at a group that changes.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -75,7 +62,7 @@ impl Isolation {
         if wanted == WantedLevel::B {
             return Ok(level_b("the setting isolation says B".to_owned()));
         }
-        match probe(instance) {
+        match cgroup_probe::probe(&format!("cc-executor-{instance}")) {
             Ok(groups) => Ok(Self {
                 groups: Some(groups),
                 is_required: wanted == WantedLevel::A,
@@ -164,76 +151,6 @@ fn group_name(job: JobNumber, attempt: u32) -> String {
 fn parse_group_name(name: &str) -> Option<(JobNumber, u32)> {
     let (job, attempt) = name.split_once('.')?;
     Some((job.parse().ok()?, attempt.parse().ok()?))
-}
-
-/// Does with a process what is done with jobs; the group above those of the attempts, or why there can be none.
-fn probe(instance: &str) -> Result<PathBuf, String> {
-    let own = cgroup::own_dir().map_err(|error| format!("reading /proc: {error}"))?;
-    let own =
-        own.ok_or("no hierarchy of control groups of version 2 is mounted that has this process")?;
-    let groups = own.join(format!("cc-executor-{instance}"));
-    if groups.to_str().is_none() {
-        return Err("the path of the control groups is not UTF-8".to_owned());
-    }
-    let path = groups.join(format!("probe-{}", std::process::id()));
-    let step = |what: &str| {
-        let what = format!("{what} {}", path.display());
-        move |error: io::Error| format!("{what}: {error}")
-    };
-    let group = Cgroup::create(&path).map_err(step("creating the control group"))?;
-    let probed = probe_in(&group);
-    // Its process is gone, or was never in it.
-    let removed = group.remove();
-    probed.map_err(step("trying the control group"))?;
-    removed.map_err(step("removing the control group"))?;
-    Ok(groups)
-}
-
-/// Puts a process into the group, freezes and kills it there.
-fn probe_in(group: &Cgroup) -> io::Result<()> {
-    let mut process = Command::new("/proc/self/exe")
-        .arg0("cc-executor")
-        .arg(PROBE_ROLE)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let probed = probe_with(group, &mut process);
-    // Where the group's kill has failed.
-    let _ = process.kill();
-    process.wait()?;
-    probed
-}
-
-fn probe_with(group: &Cgroup, process: &mut Child) -> io::Result<()> {
-    group.take(process.id())?;
-    group.freeze(true)?;
-    until("its process is not frozen", || Ok(group.events()?.frozen))?;
-    group.kill()?;
-    until("its process is not killed", || {
-        Ok(process.try_wait()?.is_some())
-    })?;
-    until("it is not empty", || Ok(!group.events()?.populated))
-}
-
-/// Waits for a step of the probe.
-fn until(what: &str, mut is_done: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
-    let begun = Instant::now();
-    while !is_done()? {
-        if begun.elapsed() > STEP_WITHIN {
-            return Err(io::Error::other(format!("{what} after {STEP_WITHIN:?}")));
-        }
-        sleep(LOOK_EVERY);
-    }
-    Ok(())
-}
-
-/// The process of a probe; it does not outlive the server.
-pub fn be_probed() -> ! {
-    let _ = set_pdeathsig(Signal::SIGKILL);
-    loop {
-        nix::unistd::pause();
-    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub use attempt_watch::{AttemptId, AttemptWatch, first_segment};
 pub use budget::Budget;
 pub use directory::Directory;
 pub use finalize::{AttemptEnding, Finalized, finalize};
-pub use isolation::{Isolation, PROBE_ROLE, WantedLevel, be_probed};
+pub use isolation::{Isolation, WantedLevel};
 pub use looked::Looked;
 pub use orphans::{Leader, Mark, OrphanSearcher, OrphanTree, SearchGuard};
 pub use policy::{PolicyRefusal, Taken, judge_job, judge_receiver, judge_receivers};

@@ -3,6 +3,7 @@
 
 pub mod alarm;
 pub mod cgroup;
+pub mod cgroup_probe;
 pub mod clock;
 pub mod descriptors;
 pub mod disk_reserve;

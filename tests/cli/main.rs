@@ -10,6 +10,7 @@ mod callers;
 mod clock;
 mod cookbook;
 mod directories;
+mod doctor;
 mod drains;
 mod escapes;
 mod flow;

@@ -64,7 +64,8 @@ impl Animal {
         name: &'static str,
         way: &'static str,
     ) -> Self {
-        let word = format!("zoo-{}-{name}-{way}-{}", std::process::id(), unique());
+        // None is the beginning of another one.
+        let word = format!("zoo-{}-{name}-{way}-{}.", std::process::id(), unique());
         let ready = server.scratch(&word);
         let lasts = if way == "exit" { "0.1" } else { "1000" };
         let mut job = json!({

@@ -5,6 +5,7 @@ mod backup;
 mod cancel;
 mod completions;
 mod config;
+mod doctor;
 mod du;
 mod explain;
 mod export;
@@ -111,6 +112,8 @@ pub enum Verb {
     Serve(serve::ServeArgs),
     /// Show the server's version, address and jobs
     Status(status::StatusArgs),
+    /// Check this machine, the data directory and its server
+    Doctor(doctor::DoctorArgs),
     /// Stop the server; running jobs go on
     Stop(stop::StopArgs),
     /// Stop the server and start it again; running jobs go on
@@ -143,6 +146,7 @@ impl Verb {
                 | Self::Search(_)
                 | Self::Sql(_)
                 | Self::Status(_)
+                | Self::Doctor(_)
                 | Self::Du(_)
         )
     }
@@ -181,6 +185,7 @@ impl Verb {
             Self::Mcp(args) => mcp::mcp(args).await,
             Self::Serve(args) => serve::serve(args).await,
             Self::Status(args) => status::status(args).await,
+            Self::Doctor(args) => doctor::doctor(args).await,
             Self::Stop(args) => stop::stop(args).await,
             Self::Restart(args) => restart::restart(args).await,
             Self::Backup(args) => backup::backup(args).await,
