@@ -14,5 +14,6 @@ pub mod retry;
 pub mod shutdown;
 pub mod threads;
 pub mod vital;
+pub mod waiting_io;
 
 pub use mutex::lock;

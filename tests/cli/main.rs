@@ -17,6 +17,7 @@ mod in_a_job;
 mod input;
 mod manage;
 mod mcp;
+mod non_blocking;
 mod policy;
 mod readers;
 mod recordings;

@@ -20,6 +20,7 @@ use crate::{
         render::print,
     },
     job::Queue,
+    sys::waiting_io::WaitingIo,
 };
 
 /// A job and the number of its line, counted from 1.
@@ -30,7 +31,8 @@ pub fn read(path: &Path, template: &Map<String, Value>) -> anyhow::Result<Vec<Nu
     let text = match path == Path::new("-") {
         true => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map(|_| text)
+            let read = WaitingIo(std::io::stdin()).read_to_string(&mut text);
+            read.map(|_| text)
         }
         false => std::fs::read_to_string(path),
     };

@@ -13,6 +13,7 @@ use super::{caller::ShellCaller, notify::NotifyOptions, waiting::WaitingOptions}
 use crate::{
     cli::render::{duration, size},
     job::SecretName,
+    sys::waiting_io::WaitingIo,
 };
 
 /// Prefix of the idempotency keys that the command line generates.
@@ -300,7 +301,7 @@ fn put(job: &mut Map<String, Value>, key: &str, value: Option<impl serde::Serial
 fn read_stdin(path: &Path) -> anyhow::Result<String> {
     if path == Path::new("-") {
         let mut text = String::new();
-        std::io::stdin()
+        WaitingIo(std::io::stdin())
             .read_to_string(&mut text)
             .context("stdin cannot be given to the job; it must be UTF-8")?;
         return Ok(text);

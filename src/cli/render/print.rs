@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde_json::Value;
 
-use crate::escape;
+use crate::{escape, sys::waiting_io::WaitingIo};
 
 /// The reader of stdout has left.
 #[derive(Debug, thiserror::Error)]
@@ -14,8 +14,9 @@ pub struct ReaderLeft;
 
 /// Prints a line on stderr, with our name before it.
 pub fn line(text: &str) {
+    let line = format!("cc-executor: {}\n", escape::visible(text));
     // If stderr is closed, there is no place for the error.
-    let _ = writeln!(io::stderr(), "cc-executor: {}", escape::visible(text));
+    let _ = WaitingIo(io::stderr()).write_all(line.as_bytes());
 }
 
 /// The same, but only if stderr is a terminal.
@@ -43,11 +44,10 @@ pub fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Writes bytes to stdout as they are, and flushes: a job's output, or a page with colours whose
+/// Writes bytes to stdout as they are, without a buffer: a job's output, or a page with colours whose
 /// parts were escaped one by one.
 pub fn out(text: &[u8]) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+    match WaitingIo(io::stdout()).write_all(text) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderLeft.into()),
         Err(error) => Err(anyhow::Error::new(error).context("cannot write to stdout")),
@@ -124,12 +124,14 @@ impl PrintOptions {
         match self.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => {
-                let unwanted = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-                !unwanted && io::stdout().is_terminal()
-            }
+            Color::Auto => is_in_color(io::stdout().is_terminal()),
         }
     }
+}
+
+/// Whether colours are used by default: on a terminal, unless NO_COLOR is set.
+pub fn is_in_color(is_terminal: bool) -> bool {
+    is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 #[cfg(test)]

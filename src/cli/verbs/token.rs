@@ -1,11 +1,7 @@
 //! `token`: prints the administrator's token of a data directory; makes, lists, revokes, replaces and
 //! narrows tokens with scopes.
 
-use std::{
-    io::{Read, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io::Read, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
 use chrono::DateTime;
@@ -32,7 +28,7 @@ use crate::{
     escape::visible,
     job::{Micros, Seconds},
     protocol::auth::Token,
-    sys::clock,
+    sys::{clock, waiting_io::WaitingIo},
 };
 
 /// Options of `token`.
@@ -204,7 +200,7 @@ fn print_admin(data_dir: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     };
     let directory = OwnDir::open(&path)?.with_context(missing)?;
     let token = Token::load(&directory)?.with_context(missing)?;
-    writeln!(std::io::stdout(), "{}", token.secret())?;
+    print::out(format!("{}\n", token.secret()).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -227,7 +223,8 @@ fn narrow(args: &TokenArgs, options: &NarrowOptions) -> anyhow::Result<ExitCode>
         None => {
             let mut text = String::new();
             let most = wire::TEXT_BYTES_MAX as u64 + 2;
-            std::io::stdin().take(most).read_to_string(&mut text)?;
+            let stdin = WaitingIo(std::io::stdin());
+            stdin.take(most).read_to_string(&mut text)?;
             text
         }
     };
