@@ -20,6 +20,7 @@ mod mcp;
 mod non_blocking;
 mod policy;
 mod readers;
+mod reconnects;
 mod recordings;
 mod retention;
 mod run;

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     autostart,
+    backoff::Backoff,
     client::{Client, RequestError},
     dial::ConnectError,
     holder, proc,
@@ -17,10 +18,8 @@ use super::{
 };
 use crate::cli::render::print;
 
-/// First pause between two attempts to connect again.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Longest pause between two attempts to connect again.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Pause between two attempts to connect for the first time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// How long to wait for a restart by another process before an autostarted server is started again.
 const RESTART_AFTER: Duration = Duration::from_millis(500);
 /// Longest time from a refusal because of a stop to the `server.going_away` that announces it.
@@ -52,7 +51,7 @@ pub struct Link {
     client: Option<Client>,
     restartable: bool,
     lost_at: Option<Instant>,
-    pause: Duration,
+    backoff: Backoff,
 }
 
 /// Connects; `None` if [`StartPolicy::IfData`] found no database.
@@ -96,7 +95,7 @@ async fn connect_first(target: &Target) -> Result<Client, ConnectError> {
             return Err(error);
         }
         #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
-        sleep(PAUSE_MIN).await;
+        sleep(FIRST_PAUSE).await;
     }
 }
 
@@ -139,7 +138,7 @@ impl Link {
             client: None,
             restartable: false,
             lost_at: None,
-            pause: PAUSE_MIN,
+            backoff: Backoff::new(),
         }
     }
 
@@ -152,6 +151,11 @@ impl Link {
             Some(client) => Ok(client),
             None => bail!("the connection was lost while it was being made"),
         }
+    }
+
+    /// What was asked for goes on: if the connection is lost now, another one is made at once.
+    pub fn on_progress(&mut self) {
+        self.backoff.on_progress();
     }
 
     /// The session, if it is connected right now.
@@ -202,6 +206,19 @@ impl Link {
         method: &str,
         params: &Value,
     ) -> anyhow::Result<Option<Value>> {
+        let reply = self.try_subscribe(method, params).await?;
+        if reply.is_some() {
+            self.on_progress();
+        }
+        Ok(reply)
+    }
+
+    /// The same for a request whose reply is no progress, because what it begins may be lost at once.
+    pub async fn try_subscribe(
+        &mut self,
+        method: &str,
+        params: &Value,
+    ) -> anyhow::Result<Option<Value>> {
         match self.client().await?.request(method, params).await {
             Ok(result) => return Ok(Some(result)),
             Err(RequestError::Lost(_)) => {}
@@ -225,7 +242,10 @@ impl Link {
         timeout(GOING_AWAY_MAX, going_away).await.is_ok()
     }
 
+    /// Cancel-safe: the time of the next try stays while it is waited for.
     async fn reconnect_once(&mut self) -> anyhow::Result<()> {
+        sleep_until(self.backoff.next_try()).await;
+        self.backoff.on_try();
         match Client::connect(&self.target).await {
             Ok(client) => {
                 self.set_client(client);
@@ -242,12 +262,7 @@ impl Link {
         {
             let client = autostart::connect_or_start(layout).await?;
             self.set_client(client);
-            return Ok(());
         }
-        let pause = self.pause;
-        self.pause = PAUSE_MAX.min(pause * 2);
-        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
-        sleep(pause).await;
         Ok(())
     }
 
@@ -255,6 +270,5 @@ impl Link {
         self.restartable = is_autostarted(&client);
         self.client = Some(client);
         self.lost_at = None;
-        self.pause = PAUSE_MIN;
     }
 }
