@@ -25,6 +25,9 @@ pub const FILE_NAME: &str = "config.toml";
 /// The variable that names the settings file.
 const CONFIG_VARIABLE: &str = "CC_EXECUTOR_CONFIG";
 
+/// The highest value of `message_bytes_max`: no server sends a longer message.
+pub const MESSAGE_BYTES_LIMIT: usize = 1 << 26;
+
 /// One row of the settings table.
 #[derive(Debug)]
 pub struct SettingRow {
@@ -144,7 +147,7 @@ settings! {
     /// Seconds that a session has to authenticate.
     auth_timeout_s: u64 = 10, 1..=3600;
     /// Longest WebSocket message in either direction, bytes.
-    message_bytes_max: u64 = 1 << 20, (1 << 20)..=(1 << 26);
+    message_bytes_max: u64 = 1 << 20, (1 << 20)..=(MESSAGE_BYTES_LIMIT as u64);
     /// Deepest nesting of a message, levels.
     json_depth_max: u64 = 64, 8..=100;
     /// Most requests of a session that wait for their reply.

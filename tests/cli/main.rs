@@ -15,6 +15,7 @@ mod escapes;
 mod flow;
 mod in_a_job;
 mod input;
+mod long_messages;
 mod manage;
 mod mcp;
 mod non_blocking;

@@ -73,7 +73,7 @@ pub fn failure(error: &anyhow::Error) -> ExitCode {
     let may_help = match error.downcast_ref() {
         Some(RequestError::Refused(refusal)) => refusal.is_temporary(),
         Some(RequestError::Lost(_)) => true,
-        Some(RequestError::TooLong(_)) | None => false,
+        Some(RequestError::TooLong { .. }) | None => false,
     };
     ExitCode::from(match may_help {
         true => UNDECIDED,
