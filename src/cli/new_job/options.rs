@@ -271,6 +271,7 @@ impl JobOptions {
         if self.queue.is_none() {
             template.remove("queue");
         }
+        keep_after_disconnect(&mut template);
         Ok(template)
     }
 
@@ -290,6 +291,12 @@ impl JobOptions {
         })?;
         Ok(Some(text))
     }
+}
+
+/// Lets the job go on when the command that submits it has ended, whatever its queue says about jobs whose
+/// connection is lost.
+pub fn keep_after_disconnect(job: &mut Map<String, Value>) {
+    put(job, "on_disconnect", Some("continue"));
 }
 
 fn put(job: &mut Map<String, Value>, key: &str, value: Option<impl serde::Serialize>) {

@@ -23,7 +23,7 @@ use crate::{
             stdin::Stdin,
             target::Connect,
         },
-        new_job::options::JobOptions,
+        new_job::options::{JobOptions, keep_after_disconnect},
         render::{
             describe, duration, exit_code,
             job::ShownJob,
@@ -98,8 +98,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         stream: None,
         encoding: FollowEncoding::Binary,
     };
-    if !args.detach {
-        new_job.insert("tail".to_owned(), Value::Object(tail.params()));
+    match args.detach {
+        true => keep_after_disconnect(&mut new_job),
+        false => drop(new_job.insert("tail".to_owned(), Value::Object(tail.params()))),
     }
     let mut signals = Signals::watch()?;
     let submission = SubmitInProgress::default();

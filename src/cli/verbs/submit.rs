@@ -12,7 +12,11 @@ use crate::{
             link::{self, Link, VersionNotice},
             target::{Connect, Target},
         },
-        new_job::{caller::ShellCaller, many, options::JobOptions},
+        new_job::{
+            caller::ShellCaller,
+            many,
+            options::{JobOptions, keep_after_disconnect},
+        },
         render::{job::ShownJob, print},
     },
     job::JobSpec,
@@ -46,7 +50,8 @@ pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
         let mut link = link::open_always(target, VersionNotice::Always).await?;
         return many::submit(&mut link, jobs, args.json).await;
     }
-    let new_job = describe(&args.job, &target, JobSpec::QUEUE)?;
+    let mut new_job = describe(&args.job, &target, JobSpec::QUEUE)?;
+    keep_after_disconnect(&mut new_job);
     let (_, reply) = SubmitInProgress::default()
         .submit(target, new_job, VersionNotice::Always)
         .await?;
