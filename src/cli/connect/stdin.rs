@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::sys::waiting_io::WaitingIo;
 
 /// Longest piece, bytes: what a pipe holds.
-const PIECE_BYTES_MAX: usize = 64 << 10;
+pub const PIECE_BYTES_MAX: usize = 64 << 10;
 
 /// Our stdin.
 #[derive(Debug)]
