@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -308,10 +309,9 @@ pub struct Loaded {
 /// The file cannot be read or is no TOML, a key is unknown, or a value is wrong.
 pub fn load(
     config: Option<&Path>,
-    options: &BTreeMap<String, String>,
+    options: &BTreeMap<String, OsString>,
 ) -> Result<Loaded, ConfigError> {
-    let environment = std::env::vars_os()
-        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v)));
     load_from(config, environment.collect(), options)
 }
 
@@ -320,16 +320,17 @@ pub fn is_variable(name: &str) -> bool {
     name == CONFIG_VARIABLE || TABLE.iter().any(|entry| entry.variable() == name)
 }
 
-/// The settings file that an environment names.
-pub fn file_named_in(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
-    environment.get(CONFIG_VARIABLE).map(PathBuf::from)
+/// The settings file that an environment names. An empty variable counts as unset, as that of a setting.
+pub fn file_named_in(environment: &BTreeMap<String, OsString>) -> Option<PathBuf> {
+    let named = environment.get(CONFIG_VARIABLE);
+    named.filter(|file| !file.is_empty()).map(PathBuf::from)
 }
 
 /// [`load`] with this environment.
 pub fn load_from(
     config: Option<&Path>,
-    environment: BTreeMap<String, String>,
-    options: &BTreeMap<String, String>,
+    environment: BTreeMap<String, OsString>,
+    options: &BTreeMap<String, OsString>,
 ) -> Result<Loaded, ConfigError> {
     let config = config
         .map(Path::to_owned)
@@ -419,14 +420,6 @@ pub fn default_data_dir() -> PathBuf {
         .or_else(|| std::env::home_dir().map(|home| home.join(".local/state")))
         .unwrap_or_else(|| PathBuf::from("/var/lib"))
         .join("cc-executor")
-}
-
-/// The data directory that every verb works on: the option, else `CC_EXECUTOR_DATA_DIR`, else
-/// [`default_data_dir`].
-pub fn data_dir(option: Option<PathBuf>) -> PathBuf {
-    option
-        .or_else(|| std::env::var_os("CC_EXECUTOR_DATA_DIR").map(PathBuf::from))
-        .unwrap_or_else(default_data_dir)
 }
 
 #[cfg(test)]

@@ -31,4 +31,5 @@ mod sql;
 mod sql_prompt;
 mod survives;
 mod tokens;
+mod variables;
 mod verbs;

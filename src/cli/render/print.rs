@@ -1,8 +1,15 @@
 //! Prints lines on stderr and results on stdout. Writing never panics. A closed stdout is an error
 //! of its own type, so that `ls | head` ends without a message.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    ffi::OsStr,
+    io::{self, IsTerminal, Write},
+};
 
+use clap::{
+    Arg, Command, ValueEnum,
+    builder::{EnumValueParser, PossibleValue, TypedValueParser},
+};
 use serde_json::Value;
 
 use crate::{escape, sys::waiting_io::WaitingIo};
@@ -78,6 +85,31 @@ pub enum Color {
     Never,
 }
 
+/// Reads a [`Color`]. An empty variable counts as unset.
+#[derive(Debug, Clone)]
+struct ColorParser;
+
+impl TypedValueParser for ColorParser {
+    type Value = Color;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Color, clap::Error> {
+        match value.is_empty() {
+            true => Ok(Color::Auto),
+            false => EnumValueParser::<Color>::new().parse_ref(command, arg, value),
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values = Color::value_variants().iter();
+        Some(Box::new(values.filter_map(Color::to_possible_value)))
+    }
+}
+
 /// Options of verbs that print for people or for programs.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct PrintOptions {
@@ -88,10 +120,10 @@ pub struct PrintOptions {
     /// When to use colours.
     #[arg(
         long,
-        value_enum,
         global = true,
         value_name = "WHEN",
-        default_value_t,
+        default_value = "auto",
+        value_parser = ColorParser,
         env = "CC_EXECUTOR_COLOR"
     )]
     pub color: Color,

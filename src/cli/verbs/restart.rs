@@ -107,19 +107,13 @@ fn check(launch: &ServerLaunch, layout: &Layout) -> anyhow::Result<()> {
     let Verb::Serve(args) = Cli::try_parse_from(words)?.verb else {
         bail!("it was not started by `serve`");
     };
-    let text = |(name, value): &(OsString, OsString)| {
-        Some((
-            name.to_str()?.to_owned(),
-            value.to_str().map(str::to_owned)?,
-        ))
-    };
-    let environment: BTreeMap<_, _> = launch.env.iter().filter_map(text).collect();
+    let variable =
+        |(name, value): &(OsString, OsString)| Some((name.to_str()?.to_owned(), value.clone()));
+    let environment: BTreeMap<_, _> = launch.env.iter().filter_map(variable).collect();
     let named = args.config.or_else(|| config::file_named_in(&environment));
     let mut options = args.settings.0;
     // The command line may name the directory relative to the old server's working directory.
-    if let Some(root) = layout.root().to_str() {
-        options.insert("data_dir".to_owned(), root.to_owned());
-    }
+    options.insert("data_dir".to_owned(), layout.root().into());
     let file = named.map(|file| launch.cwd.join(file));
     let loaded = config::load_from(file.as_deref(), environment, &options)?;
     Ok(loaded.settings.check_listen()?)

@@ -316,7 +316,7 @@ fn server_state(
 /// Writes down how this server was started, for `restart`. The file is replaced as a whole, so that
 /// a reader never sees half of it.
 fn write_start(claim: &DataDirClaim) -> anyhow::Result<()> {
-    let bytes = serde_json::to_vec(&ServerStart::of_this_process()?)?;
+    let bytes = serde_json::to_vec(&ServerStart::of_this_process())?;
     let draft = format!("{}.draft", Layout::START);
     Ok(claim
         .directory

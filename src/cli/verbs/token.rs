@@ -1,7 +1,7 @@
 //! `token`: prints the administrator's token of a data directory; makes, lists, revokes, replaces and
 //! narrows tokens with scopes.
 
-use std::{io::Read, path::PathBuf, process::ExitCode};
+use std::{io::Read, process::ExitCode};
 
 use anyhow::{Context, bail};
 use chrono::DateTime;
@@ -23,7 +23,6 @@ use crate::{
             times::{self, Clock},
         },
     },
-    config,
     data_dir::OwnDir,
     escape::visible,
     job::{Micros, Seconds},
@@ -161,7 +160,7 @@ fn expiry(text: &str) -> Result<Micros, String> {
 /// Runs the subcommand; prints the administrator's token if there is none.
 pub async fn token(args: TokenArgs) -> anyhow::Result<ExitCode> {
     let Some(command) = &args.command else {
-        return print_admin(args.connect.data_dir());
+        return print_admin(&args.connect);
     };
     if let TokenCommand::Narrow(options) = command {
         return narrow(&args, options);
@@ -190,8 +189,8 @@ pub async fn token(args: TokenArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Prints the administrator's token and nothing else.
-fn print_admin(data_dir: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let path = config::data_dir(data_dir);
+fn print_admin(connect: &Connect) -> anyhow::Result<ExitCode> {
+    let path = connect.layout()?.root().to_owned();
     let missing = || {
         format!(
             "there is no token in {}; `cc-executor serve` creates it at its first start",
