@@ -375,6 +375,20 @@ impl Settings {
         }
     }
 
+    /// A path among the values, the data directory's aside, that depends on the working directory.
+    pub fn relative_path(&self) -> Option<PathBuf> {
+        let program = match &self.audit_checkpoints {
+            // Without a slash it is looked up in PATH.
+            CheckpointSink::Command(argv) => argv.first().filter(|program| program.contains('/')),
+            _ => None,
+        };
+        let files = [&self.policy, &self.secrets_dir, &self.log_file];
+        let mut paths = files.into_iter().flatten().map(PathBuf::as_path);
+        let relative = paths.find(|path| path.is_relative());
+        let program = program.map(Path::new).filter(|path| path.is_relative());
+        relative.or(program).map(Path::to_owned)
+    }
+
     /// `handshake_timeout_s` as a [`Duration`].
     pub fn handshake_timeout(&self) -> Duration {
         Duration::from_secs(self.handshake_timeout_s)

@@ -23,6 +23,7 @@ mod policy;
 mod readers;
 mod reconnects;
 mod recordings;
+mod restarts;
 mod retention;
 mod run;
 mod search;

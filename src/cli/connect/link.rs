@@ -127,7 +127,8 @@ pub fn is_autostarted(client: &Client) -> bool {
     client
         .server_pid()
         .and_then(|pid| proc::argv(pid).ok())
-        .is_some_and(|argv| autostart::was_autostarted(&argv))
+        .and_then(|argv| argv.get(1..).map(autostart::was_autostarted))
+        .unwrap_or(false)
 }
 
 impl Link {
