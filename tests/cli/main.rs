@@ -16,6 +16,7 @@ mod flow;
 mod in_a_job;
 mod input;
 mod long_messages;
+mod lost_replies;
 mod manage;
 mod mcp;
 mod non_blocking;

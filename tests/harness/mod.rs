@@ -27,7 +27,7 @@ use std::{
 };
 
 pub use binary::BinaryFrame;
-pub use cli::{Cli, Finished};
+pub use cli::{Cli, Finished, Running};
 pub use client::{Client, Frame, connect_refused};
 pub use clock::{DAY_S, WallClock};
 pub use disk::{Disk, FileSystem};

@@ -1,7 +1,7 @@
 //! A connection that reconnects: it waits for a server that is gone, and starts one again that was
 //! autostarted. The caller repeats its requests after a loss, or uses [`Link::request`].
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use anyhow::bail;
 use serde_json::Value;
@@ -52,6 +52,15 @@ pub struct Link {
     restartable: bool,
     lost_at: Option<Instant>,
     backoff: Backoff,
+}
+
+/// What became of a request that was sent once.
+enum Attempt {
+    Reply(Value),
+    /// The server refused it because it is stopping: nothing was done.
+    Stopping,
+    /// The connection was lost before the reply; whether the server has acted is unknown.
+    Lost,
 }
 
 /// Connects; `None` if [`StartPolicy::IfData`] found no database.
@@ -180,9 +189,28 @@ impl Link {
     /// Sends a request that the server answers at once, and repeats it if the server went away:
     /// only for requests that do no harm when they are done twice.
     pub async fn request(&mut self, method: &str, params: &Value) -> anyhow::Result<Value> {
+        self.submit(method, params, &Cell::new(false)).await
+    }
+
+    /// The same for a request that makes jobs, each with an idempotency key. `may_exist` is set while the
+    /// server may have made them without our knowing: until a reply comes, and after a reply that was lost.
+    pub async fn submit(
+        &mut self,
+        method: &str,
+        params: &Value,
+        may_exist: &Cell<bool>,
+    ) -> anyhow::Result<Value> {
         let give_up = Instant::now() + RETRY_MAX;
+        let mut was_lost = may_exist.get();
         loop {
-            if let Some(result) = self.try_request(method, params).await? {
+            self.client().await?;
+            may_exist.set(true);
+            let attempt = self.attempt(method, params).await;
+            was_lost |= matches!(attempt, Ok(Attempt::Lost));
+            may_exist.set(was_lost);
+            if let Attempt::Reply(result) = attempt? {
+                may_exist.set(false);
+                self.on_progress();
                 return Ok(result);
             }
             // This request needs a server, even if the last one was stopped on purpose.
@@ -220,14 +248,23 @@ impl Link {
         method: &str,
         params: &Value,
     ) -> anyhow::Result<Option<Value>> {
-        match self.client().await?.request(method, params).await {
-            Ok(result) => return Ok(Some(result)),
-            Err(RequestError::Lost(_)) => {}
-            Err(RequestError::Refused(error)) if self.is_stopping(&error).await => {}
+        Ok(match self.attempt(method, params).await? {
+            Attempt::Reply(reply) => Some(reply),
+            Attempt::Stopping | Attempt::Lost => None,
+        })
+    }
+
+    async fn attempt(&mut self, method: &str, params: &Value) -> anyhow::Result<Attempt> {
+        let attempt = match self.client().await?.request(method, params).await {
+            Ok(result) => return Ok(Attempt::Reply(result)),
+            Err(RequestError::Lost(_)) => Attempt::Lost,
+            Err(RequestError::Refused(error)) if self.is_stopping(&error).await => {
+                Attempt::Stopping
+            }
             Err(error) => return Err(error.into()),
-        }
+        };
         self.mark_lost();
-        Ok(None)
+        Ok(attempt)
     }
 
     /// Whether the server refused because it is stopping: then it soon sends `server.going_away` or

@@ -128,7 +128,8 @@ pub struct JobOptions {
     #[command(flatten)]
     notify: NotifyOptions,
 
-    /// Idempotency key: submitting the same job with the same key again returns the first job
+    /// Idempotency key: submitting the same job with the same key again returns the first job. Each job of
+    /// `submit --many` has this key with its place in the file
     #[arg(long, value_name = "KEY", help_heading = "Job")]
     key: Option<String>,
 
@@ -242,10 +243,14 @@ impl JobOptions {
             let labels = self.labels.iter().map(|(k, v)| (k.clone(), json!(v)));
             job.insert("labels".into(), Value::Object(labels.collect()));
         }
-        let key = self.key.clone();
-        let key = key.unwrap_or_else(|| format!("{GENERATED_KEY}{}", uuid::Uuid::now_v7()));
-        put(&mut job, "idempotency_key", Some(key));
+        put(&mut job, "idempotency_key", Some(self.idempotency_key()));
         job
+    }
+
+    /// The idempotency key that was given, or a new one.
+    pub fn idempotency_key(&self) -> String {
+        let generated = || format!("{GENERATED_KEY}{}", uuid::Uuid::now_v7());
+        self.key.clone().unwrap_or_else(generated)
     }
 
     fn output(&self) -> Option<Map<String, Value>> {
