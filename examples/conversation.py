@@ -34,7 +34,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 STAND_IN = [sys.executable, os.path.join(HERE, "stream_json_stand_in.py")]
 # A connection that broke, or was never made because the server is just restarting.
 LOST = (ConnectionClosed, InvalidMessage, OSError)
-# How long a lost server is waited for.
+# How long a lost server is waited for, from the loss on.
 PATIENCE_S = 60.0
 
 
@@ -49,7 +49,8 @@ class Session:
         headers = {"Authorization": f"Bearer {token}"}
         self.stack = contextlib.ExitStack()
         self.socket = self.stack.enter_context(
-            connect(url, additional_headers=headers, proxy=None, close_timeout=1))
+            connect(url, additional_headers=headers, proxy=None, close_timeout=1,
+                    max_size=None))  # the server has a bound of its own: message_bytes_max
         self.notices = []
         self.next_id = 1
         json.loads(self.socket.recv())  # server.hello
@@ -93,14 +94,16 @@ class Conversation:
 
     def once(self, step):
         """Does a step on a living session; on a lost one it is done again on the next."""
-        patience = time.monotonic() + PATIENCE_S
+        patience = None
         while True:
             try:
                 if self.session is None:
                     self.session = self.resume()
                 return step(self.session)
             except LOST:
-                if time.monotonic() > patience:
+                if patience is None:
+                    patience = time.monotonic() + PATIENCE_S
+                elif time.monotonic() > patience:
                     raise
                 if self.session is not None:
                     print("  (the connection is lost)")

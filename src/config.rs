@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -24,6 +25,9 @@ pub const FILE_NAME: &str = "config.toml";
 
 /// The variable that names the settings file.
 const CONFIG_VARIABLE: &str = "CC_EXECUTOR_CONFIG";
+
+/// The highest value of `message_bytes_max`: no server sends a longer message.
+pub const MESSAGE_BYTES_LIMIT: usize = 1 << 26;
 
 /// One row of the settings table.
 #[derive(Debug)]
@@ -144,7 +148,7 @@ settings! {
     /// Seconds that a session has to authenticate.
     auth_timeout_s: u64 = 10, 1..=3600;
     /// Longest WebSocket message in either direction, bytes.
-    message_bytes_max: u64 = 1 << 20, (1 << 20)..=(1 << 26);
+    message_bytes_max: u64 = 1 << 20, (1 << 20)..=(MESSAGE_BYTES_LIMIT as u64);
     /// Deepest nesting of a message, levels.
     json_depth_max: u64 = 64, 8..=100;
     /// Most requests of a session that wait for their reply.
@@ -308,10 +312,9 @@ pub struct Loaded {
 /// The file cannot be read or is no TOML, a key is unknown, or a value is wrong.
 pub fn load(
     config: Option<&Path>,
-    options: &BTreeMap<String, String>,
+    options: &BTreeMap<String, OsString>,
 ) -> Result<Loaded, ConfigError> {
-    let environment = std::env::vars_os()
-        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v)));
     load_from(config, environment.collect(), options)
 }
 
@@ -320,16 +323,17 @@ pub fn is_variable(name: &str) -> bool {
     name == CONFIG_VARIABLE || TABLE.iter().any(|entry| entry.variable() == name)
 }
 
-/// The settings file that an environment names.
-pub fn file_named_in(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
-    environment.get(CONFIG_VARIABLE).map(PathBuf::from)
+/// The settings file that an environment names. An empty variable counts as unset, as that of a setting.
+pub fn file_named_in(environment: &BTreeMap<String, OsString>) -> Option<PathBuf> {
+    let named = environment.get(CONFIG_VARIABLE);
+    named.filter(|file| !file.is_empty()).map(PathBuf::from)
 }
 
 /// [`load`] with this environment.
 pub fn load_from(
     config: Option<&Path>,
-    environment: BTreeMap<String, String>,
-    options: &BTreeMap<String, String>,
+    environment: BTreeMap<String, OsString>,
+    options: &BTreeMap<String, OsString>,
 ) -> Result<Loaded, ConfigError> {
     let config = config
         .map(Path::to_owned)
@@ -372,6 +376,20 @@ impl Settings {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A path among the values, the data directory's aside, that depends on the working directory.
+    pub fn relative_path(&self) -> Option<PathBuf> {
+        let program = match &self.audit_checkpoints {
+            // Without a slash it is looked up in PATH.
+            CheckpointSink::Command(argv) => argv.first().filter(|program| program.contains('/')),
+            _ => None,
+        };
+        let files = [&self.policy, &self.secrets_dir, &self.log_file];
+        let mut paths = files.into_iter().flatten().map(PathBuf::as_path);
+        let relative = paths.find(|path| path.is_relative());
+        let program = program.map(Path::new).filter(|path| path.is_relative());
+        relative.or(program).map(Path::to_owned)
     }
 
     /// `handshake_timeout_s` as a [`Duration`].
@@ -419,14 +437,6 @@ pub fn default_data_dir() -> PathBuf {
         .or_else(|| std::env::home_dir().map(|home| home.join(".local/state")))
         .unwrap_or_else(|| PathBuf::from("/var/lib"))
         .join("cc-executor")
-}
-
-/// The data directory that every verb works on: the option, else `CC_EXECUTOR_DATA_DIR`, else
-/// [`default_data_dir`].
-pub fn data_dir(option: Option<PathBuf>) -> PathBuf {
-    option
-        .or_else(|| std::env::var_os("CC_EXECUTOR_DATA_DIR").map(PathBuf::from))
-        .unwrap_or_else(default_data_dir)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::{
     config::{LogFormat, Settings},
     data_dir::OwnDir,
     escape,
+    sys::waiting_io::WaitingIo,
 };
 
 mod line_limiter;
@@ -80,7 +81,8 @@ impl Telemetry {
             LogFormat::Text => false,
             LogFormat::Auto => !sink.is_terminal(),
         };
-        let colours = sink.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let colours = sink.is_terminal() && !no_color;
         let (queue, messages) = sync_channel(LINES_QUEUED_MAX);
         let dropped = Arc::<AtomicU64>::default();
         let lines = Lines {
@@ -267,7 +269,7 @@ impl Sink {
     /// A line that cannot be written is lost: there is no place left to report it.
     fn write(&mut self, line: &[u8]) {
         let _ = match self {
-            Self::Stderr => io::stderr().write_all(line),
+            Self::Stderr => WaitingIo(io::stderr()).write_all(line),
             Self::File(file) => file.write(line),
         };
     }

@@ -114,6 +114,7 @@ const CLIENT_MAY_KNOW: &[&str] = &[
     "sys::clock",
     "sys::descriptors",
     "sys::proc",
+    "sys::waiting_io",
     "clean",
     "data_dir",
     "escape",

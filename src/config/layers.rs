@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fmt,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -95,14 +96,17 @@ impl ConfigError {
 /// All layers above the defaults.
 #[derive(Debug, Default)]
 pub struct Layers {
-    options: BTreeMap<String, String>,
-    environment: BTreeMap<String, String>,
+    options: BTreeMap<String, OsString>,
+    environment: BTreeMap<String, OsString>,
     file: Option<(PathBuf, toml::Table)>,
 }
 
 impl Layers {
     /// `options` by setting name, `environment` by variable; no file.
-    pub fn new(options: BTreeMap<String, String>, environment: BTreeMap<String, String>) -> Self {
+    pub fn new(
+        options: BTreeMap<String, OsString>,
+        environment: BTreeMap<String, OsString>,
+    ) -> Self {
         Self {
             options,
             environment,
@@ -171,9 +175,9 @@ impl Layers {
     ) -> Result<(T, Origin), ConfigError> {
         let (value, origin) = if let Some(text) = self.options.get(name) {
             let origin = Origin::Option(format!("--{}", name.replace('_', "-")));
-            (T::from_text(text, bound), origin)
+            (T::from_os(text, bound), origin)
         } else if let Some((variable, text)) = self.variable(name) {
-            (T::from_text(text, bound), Origin::Environment(variable))
+            (T::from_os(text, bound), Origin::Environment(variable))
         } else if let Some((path, value)) = self.in_file(name) {
             (T::from_toml(value, bound), Origin::File(path.clone()))
         } else {
@@ -190,7 +194,7 @@ impl Layers {
     }
 
     /// The variable of a setting, if it is set and not empty: an empty one counts as unset.
-    fn variable(&self, name: &str) -> Option<(String, &String)> {
+    fn variable(&self, name: &str) -> Option<(String, &OsString)> {
         let variable = format!("{}{}", super::ENV_PREFIX, name.to_ascii_uppercase());
         let text = self.environment.get(&variable)?;
         (!text.is_empty()).then_some((variable, text))

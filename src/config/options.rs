@@ -1,15 +1,15 @@
-//! The settings as options of a command line: one for each row of the table. Values stay text here; the
-//! layers read them.
+//! The settings as options of a command line: one for each row of the table. Values stay as they were given here;
+//! the layers read them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ffi::OsString};
 
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
 use super::{SettingRow, TABLE};
 
 /// The settings that were given as options, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SettingOptions(pub BTreeMap<String, String>);
+pub struct SettingOptions(pub BTreeMap<String, OsString>);
 
 impl FromArgMatches for SettingOptions {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
@@ -20,7 +20,7 @@ impl FromArgMatches for SettingOptions {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for entry in TABLE {
-            if let Some(text) = matches.get_one::<String>(entry.name) {
+            if let Some(text) = matches.get_one::<OsString>(entry.name) {
                 self.0.insert(entry.name.to_owned(), text.clone());
             }
         }
@@ -39,7 +39,10 @@ impl Args for SettingOptions {
 }
 
 fn arg(entry: &'static SettingRow) -> Arg {
-    let arg = Arg::new(entry.name).long(entry.option()).help(entry.help());
+    let arg = Arg::new(entry.name)
+        .long(entry.option())
+        .help(entry.help())
+        .value_parser(value_parser!(OsString));
     if entry.flag {
         arg.num_args(0..=1)
             .require_equals(true)

@@ -1,14 +1,16 @@
 //! Tests of the settings: layers, bounds, names.
 
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
 use clap::Args;
 use serde_json::json;
 
 use super::*;
 
-fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, OsString> {
     pairs
         .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .map(|(k, v)| ((*k).to_owned(), (*v).into()))
         .collect()
 }
 
@@ -191,4 +193,38 @@ fn a_flag_needs_no_value() {
     let options = <SettingOptions as clap::FromArgMatches>::from_arg_matches(&matches);
     let expected = map(&[("drain", "true"), ("idle_exit_s", "600")]);
     assert_eq!(options.expect("valid").0, expected);
+}
+
+#[test]
+fn an_empty_variable_is_none_and_only_paths_may_be_no_utf_8() {
+    let home = tempfile::tempdir().expect("tempdir");
+    let empty: BTreeMap<String, OsString> = TABLE
+        .iter()
+        .map(|entry| (entry.variable(), OsString::new()))
+        .chain([(CONFIG_VARIABLE.to_owned(), OsString::new())])
+        .collect();
+    let options = map(&[("data_dir", &home.path().display().to_string())]);
+    let loaded = load_from(None, empty, &options).expect("valid");
+    let other = |row: &&Shown| row.name != "data_dir" && row.origin != Origin::Default;
+    assert_eq!(loaded.shown.iter().find(other), None);
+    let path = home.path().join(OsStr::from_bytes(b"\xff"));
+    for entry in TABLE {
+        let variables = [(entry.variable(), path.clone().into_os_string())];
+        let options = if entry.name == "data_dir" {
+            BTreeMap::new()
+        } else {
+            options.clone()
+        };
+        let loaded = load_from(None, variables.into(), &options);
+        match (entry.name, loaded) {
+            ("policy" | "secrets_dir" | "log_file" | "audit_checkpoints", loaded) => {
+                drop(loaded.expect("valid"));
+            }
+            (name, loaded) => {
+                let error = loaded.expect_err(name).to_string();
+                let told = format!("{name} must be valid UTF-8 (from: environment CC_EXECUTOR_");
+                assert!(error.starts_with(&told), "{error}");
+            }
+        }
+    }
 }

@@ -2,9 +2,11 @@
 //! table of settings is in `config`.
 
 use std::{
+    ffi::OsStr,
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
+    os::unix::ffi::OsStrExt,
     path::PathBuf,
 };
 
@@ -18,6 +20,13 @@ pub trait SettingValue: Sized {
     const FLAG: bool = false;
     /// Reads a variable or an option. The error message follows the setting's name.
     fn from_text(text: &str, bound: &Self::Bound) -> Result<Self, String>;
+    /// The same for one that need not be UTF-8. Only paths of files may be something else.
+    fn from_os(value: &OsStr, bound: &Self::Bound) -> Result<Self, String> {
+        match value.to_str() {
+            Some(text) => Self::from_text(text, bound),
+            None => Err("must be valid UTF-8".to_owned()),
+        }
+    }
     /// Reads a value of the file; by default only strings, as text.
     fn from_toml(value: &toml::Value, bound: &Self::Bound) -> Result<Self, String> {
         match value.as_str() {
@@ -160,6 +169,7 @@ impl SettingValue for Vec<String> {
 impl SettingValue for PathBuf {
     type Bound = ();
 
+    // Of the data directory, whose path SQLite takes as UTF-8.
     fn from_text(text: &str, (): &()) -> Result<Self, String> {
         if text.is_empty() {
             return Err("must not be empty".to_owned());
@@ -176,10 +186,17 @@ impl SettingValue for Option<PathBuf> {
     type Bound = ();
 
     fn from_text(text: &str, (): &()) -> Result<Self, String> {
-        if text == "none" {
+        Self::from_os(text.as_ref(), &())
+    }
+
+    fn from_os(value: &OsStr, (): &()) -> Result<Self, String> {
+        if value == "none" {
             return Ok(None);
         }
-        PathBuf::from_text(text, &()).map(Some)
+        match value.is_empty() {
+            true => Err("must not be empty".to_owned()),
+            false => Ok(Some(value.into())),
+        }
     }
 
     fn show(&self) -> serde_json::Value {
@@ -276,6 +293,13 @@ impl SettingValue for CheckpointSink {
             "journald" => Ok(Self::Journald),
             path if path.starts_with('/') => Ok(Self::File(path.into())),
             _ => Err(wrong()),
+        }
+    }
+
+    fn from_os(value: &OsStr, (): &()) -> Result<Self, String> {
+        match value.to_str() {
+            None if value.as_bytes().starts_with(b"/") => Ok(Self::File(value.into())),
+            text => Self::from_text(text.ok_or("must be valid UTF-8")?, &()),
         }
     }
 

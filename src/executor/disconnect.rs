@@ -162,12 +162,18 @@ impl Tied {
         }
     }
 
-    /// Removes and returns the jobs that are to be cancelled by now.
+    /// Removes the jobs whose time has come, and returns those that have not ended: they are to be cancelled.
     fn take_due(&mut self, now: Instant) -> Vec<JobNumber> {
         let due = self.due.iter().take_while(|(due, _)| *due <= now);
         let due: Vec<JobNumber> = due.map(|(_, job)| *job).collect();
-        due.iter().for_each(|job| self.untie(*job));
-        due
+        let has_ended = |job: &JobNumber| {
+            self.jobs
+                .get(job)
+                .is_some_and(|owned| owned.watch.has_ended())
+        };
+        let (ended, live): (Vec<_>, Vec<_>) = due.into_iter().partition(has_ended);
+        ended.iter().chain(&live).for_each(|job| self.untie(*job));
+        live
     }
 }
 
@@ -268,12 +274,19 @@ impl Executor {
     async fn cancel_lost(&self, job: JobNumber) {
         let cancelled = self.control(JobRef::Number(job), Action::Cancel, ACTOR);
         match cancelled.await {
+            // It has ended at this moment, in another way.
+            Ok(done) if done.state.is_final() && !is_stopped_by_us(&done) => {}
             Ok(_) => tracing::info!(job, "cancelled: its connection is lost"),
             Err(error) => {
                 tracing::warn!(job, %error, "a job whose connection is lost could not be cancelled");
             }
         }
     }
+}
+
+/// Whether the stop of a job was asked for because its connection was lost.
+fn is_stopped_by_us(job: &Job) -> bool {
+    job.stop.as_ref().is_some_and(|stop| stop.by() == ACTOR)
 }
 
 #[cfg(test)]
@@ -394,6 +407,17 @@ mod tests {
             [2],
             "only what others asked for goes on"
         );
+        assert!(fixture.is_empty());
+    }
+
+    #[test]
+    fn what_has_ended_in_the_meantime_is_not_cancelled() {
+        let mut fixture = Fixture::new();
+        fixture.tie("a", 1, 5);
+        fixture.tie("a", 2, 5);
+        fixture.lose("a");
+        fixture.hub.ended(1);
+        assert_eq!(fixture.due_after(5), [2]);
         assert!(fixture.is_empty());
     }
 

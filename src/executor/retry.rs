@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use super::{Actor, BatchError, Error, Executor, SubmitOutcome};
+use super::{Actor, BatchError, Error, Executor, SubmitOutcome, Tie};
 use crate::{
-    job::{Dependency, DependencyTarget, Job, JobId, JobNumber, JobRef, JobSpec, JobState},
+    job::{
+        Dependency, DependencyTarget, Job, JobId, JobNumber, JobRef, JobSpec, JobState,
+        OnDisconnect,
+    },
     store::{Include, RetryKin},
 };
 
@@ -14,10 +17,16 @@ const RETRIES_MAX: usize = 10_000;
 impl Executor {
     /// A new job with the same NewJob, environment and stdin included, but for the idempotency key;
     /// `retry_of` names the old one. Inputs are not sent again. It waits for the newest retries of the
-    /// jobs that the old one waited for.
-    pub async fn retry(&self, job: JobRef, actor: &Actor) -> Result<Job, Error> {
+    /// jobs that the old one waited for. `on_disconnect` takes the place of the old one's.
+    pub async fn retry(
+        &self,
+        job: JobRef,
+        on_disconnect: Option<OnDisconnect>,
+        actor: &Actor,
+    ) -> Result<Job, Error> {
         let old = self.to_retry(job).await?;
-        let again = self.again(&old, &HashMap::new()).await?;
+        let mut again = self.again(&old, &HashMap::new()).await?;
+        again.on_disconnect = on_disconnect.unwrap_or(again.on_disconnect);
         self.check_ties(std::slice::from_ref(&again))?;
         let submitted = self.submit_as(again, Some(old.id), actor).await;
         Ok(submitted.map_err(|error| without_queue(&old, error))?.job)
@@ -26,7 +35,7 @@ impl Executor {
     /// The same for a job and all that depend on it, directly or not, and have not succeeded: all in
     /// one commit, the first one first. The new ones wait for each other as the old ones did. A job that
     /// was tried again before counts once: what depends on any of its retries depends on it, and its
-    /// newest retry is the one that is tried again.
+    /// newest retry is the one that is tried again. Also returns how the new ones are tied.
     ///
     /// # Errors
     ///
@@ -34,8 +43,9 @@ impl Executor {
     pub async fn retry_with_dependants(
         &self,
         job: JobRef,
+        on_disconnect: Option<OnDisconnect>,
         actor: &Actor,
-    ) -> Result<Vec<SubmitOutcome>, BatchError> {
+    ) -> Result<(Vec<SubmitOutcome>, Vec<Tie>), BatchError> {
         let mut old = vec![self.to_retry(job).await?];
         let mut together = HashMap::new();
         for kin in self.with_dependants(old[0].number).await?.values() {
@@ -60,9 +70,19 @@ impl Executor {
             if !job.state.is_final() {
                 return Err(Error::not_final(job, "tried again").into());
             }
-            jobs.push((self.again(job, &together).await?, Some(job.id)));
+            let mut again = self.again(job, &together).await?;
+            again.on_disconnect = on_disconnect.unwrap_or(again.on_disconnect);
+            jobs.push((again, Some(job.id)));
         }
-        self.submit_all_as(in_order(jobs), actor).await
+        let jobs = in_order(jobs);
+        let delays: Vec<_> = jobs.iter().map(|(job, _)| Tie::delay(job)).collect();
+        let outcomes = self.submit_all_as(jobs, actor).await?;
+        let ties = outcomes.iter().zip(delays).filter_map(|(outcome, delay)| {
+            let job = outcome.number;
+            delay.map(|delay| Tie { job, delay })
+        });
+        let ties = ties.collect();
+        Ok((outcomes, ties))
     }
 
     async fn to_retry(&self, job: JobRef) -> Result<Job, Error> {

@@ -116,12 +116,22 @@ pub enum StopView {
     Done(StopFacts),
 }
 
+impl StopView {
+    /// The requester, or `shim` for a limit.
+    pub fn by(&self) -> &str {
+        match self {
+            Self::Requested(request) | Self::Refused(request, _) => &request.by,
+            Self::Done(facts) => &facts.by,
+        }
+    }
+}
+
 impl Serialize for StopView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (none, no_processes) = (&[] as &[String], &[] as &[Survivor]);
-        let (by, cause, at) = match self {
-            Self::Requested(w) | Self::Refused(w, _) => (&w.by, w.cause, w.asked_at_us),
-            Self::Done(d) => (&d.by, d.cause, d.asked_at_us),
+        let (cause, at) = match self {
+            Self::Requested(w) | Self::Refused(w, _) => (w.cause, w.asked_at_us),
+            Self::Done(d) => (d.cause, d.asked_at_us),
         };
         let (signals, killed, refused) = match self {
             Self::Requested(_) => (none, false, no_processes),
@@ -129,7 +139,7 @@ impl Serialize for StopView {
             Self::Done(d) => (d.signals.as_slice(), d.killed, d.refused.as_slice()),
         };
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("by", by)?;
+        map.serialize_entry("by", self.by())?;
         map.serialize_entry("cause", cause.name())?;
         map.serialize_entry("asked_at", &Micros(at))?;
         map.serialize_entry("signals", signals)?;

@@ -16,5 +16,6 @@ pub mod retry;
 pub mod shutdown;
 pub mod threads;
 pub mod vital;
+pub mod waiting_io;
 
 pub use mutex::lock;

@@ -5,7 +5,7 @@ use std::{fs, os::unix::process::ExitStatusExt, path::PathBuf};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Server, until, until_true};
+use crate::harness::{Client, Server, Terminal, until, until_true};
 
 /// A job that runs until the gate is there, and one behind it in a queue of one slot.
 fn two_jobs(server: &Server, client: &mut Client) -> (PathBuf, [Value; 2]) {
@@ -133,4 +133,37 @@ fn stop_can_wait_for_the_jobs_or_end_them() {
         let mut client = server.connect();
         assert_eq!(client.get(&jobs[0])["state"], state, "{option}");
     }
+}
+
+/// Only a final job can be deleted, so there is nothing left to wait for.
+#[test]
+fn a_stop_that_waits_does_not_mind_jobs_that_are_deleted_meanwhile() {
+    let place = Server::stopped(&[], &[]);
+    let gate = |name: &str| place.scratch(name);
+    let submit = |name: &str| {
+        let line = format!(
+            "while [ ! -e {} ]; do sleep 0.02; done",
+            gate(name).display()
+        );
+        let done = place
+            .cli("submit")
+            .args(["--name", name, "--shell", &line])
+            .run();
+        assert_eq!(done.code(), 0, "{}", done.err());
+    };
+    // The newest is waited for first.
+    submit("deleted");
+    submit("waited-for");
+    let words = ["--drain"];
+    let mut stop = Terminal::call(&place.data_dir(), "stop", words, &[]);
+    stop.sees("waiting for 2 jobs");
+    fs::write(gate("deleted"), "").expect("a gate");
+    let waited = place.cli("wait").args(["deleted"]).run();
+    assert_eq!(waited.code(), 0, "{}", waited.err());
+    let removed = place.cli("rm").args(["deleted"]).run();
+    assert_eq!(removed.code(), 0, "{}", removed.err());
+    fs::write(gate("waited-for"), "").expect("a gate");
+    let (code, shown) = stop.ends();
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains("stopped the server"), "{shown}");
 }

@@ -177,3 +177,30 @@ fn who_takes_no_input_is_told_so() {
     }
     assert_eq!(input(&server, &["1", "-n"]).code(), 2, "nothing to send");
 }
+
+/// A message has at most 1 MiB, of which base64 leaves three quarters.
+#[test]
+fn a_text_that_is_longer_than_a_message_is_sent_in_pieces() {
+    let server = Server::start();
+    let words = ["--detach", "-i", "--", "cat"];
+    let id = server.cli("run").args(words).run().out();
+    let text: Vec<String> = (0..9)
+        .map(|n| format!("{n}{}", "x".repeat(100_000)))
+        .collect();
+    let sent = server
+        .cli("input")
+        .args(["--eof", id.trim()])
+        .args(&text)
+        .run();
+    assert_eq!((sent.code(), sent.err().as_str()), (0, ""));
+    let done = server.cli("tail").args([id.trim()]).run();
+    assert_bytes(
+        &done.stdout,
+        (text.join(" ") + "\n").as_bytes(),
+        "what cat has read",
+    );
+    let nothing = server.cli("run").args(words).run().out();
+    let sent = input(&server, &["--eof", "-n", nothing.trim(), ""]);
+    assert_eq!(sent.code(), 0, "{}", sent.err());
+    assert_eq!(server.cli("tail").args([nothing.trim()]).run().out(), "");
+}

@@ -1,8 +1,9 @@
 //! `queue`, `retry`, `update`, `rm` and `submit --many`: what people do to what is there.
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Finished, Server};
+use crate::harness::{Finished, Server, until};
 
 fn call(server: &Server, verb: &str, words: &[&str]) -> Finished {
     server.cli(verb).args(words).run()
@@ -438,4 +439,62 @@ fn a_long_file_is_submitted_as_a_whole_or_not_at_all() {
             .as_array()
             .is_some_and(|names| names.contains(&json!("LONG")))
     );
+}
+
+/// The connection of the command that submits it is lost as soon as the command has ended.
+#[test]
+fn no_job_is_cancelled_by_the_end_of_the_command_that_submitted_it() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let tied = json!({"shell": "exec sleep 1000", "grace_s": 0, "on_disconnect": "cancel",
+        "disconnect_delay_s": 0});
+    let old = client.submit(server.marked(tied.clone()));
+    client.started(&old);
+    client.control(&old, "kill");
+    let old = client.finished(&old)["number"].to_string();
+    client.ok(
+        "queue.set",
+        json!({"queue": "tied", "concurrency": 64, "defaults":
+        {"on_disconnect": "cancel", "disconnect_delay_s": 0, "grace_s": 0}}),
+    );
+    let file = server.scratch("jobs");
+    std::fs::write(&file, "{\"argv\":[\"sleep\",\"1000\"]}\n").expect("a file");
+    let file = file.display().to_string();
+    let calls: [(&str, &[&str]); 5] = [
+        ("retry", &[&old]),
+        ("retry", &["--with-dependants", &old]),
+        ("submit", &["--queue", "tied", "--", "sleep", "1000"]),
+        ("submit", &["--queue", "tied", "--many", &file]),
+        (
+            "run",
+            &["--queue", "tied", "--detach", "--", "sleep", "1000"],
+        ),
+    ];
+    let mut jobs = Vec::new();
+    for (verb, words) in calls {
+        let done = server.cli(verb).args(words).run();
+        assert_eq!(done.code(), 0, "{verb}: {}", done.err());
+        jobs.push(done.out().trim().to_owned());
+    }
+    let tail = server.cli("retry").args(["--tail", &old]).spawn();
+    let newest = until("the retry", || {
+        let newest = client.ok("job.list", json!({"limit": 1}))["jobs"][0].clone();
+        (newest["retry_of"].is_string() && !jobs.contains(&newest["id"].as_str()?.to_owned()))
+            .then_some(newest)
+    });
+    jobs.push(newest["id"].as_str().expect("an id").to_owned());
+    tail.signal(Signal::SIGTERM);
+    tail.finish();
+    // A connection that is lost later, and has taken its job along.
+    let mut leaving = server.connect();
+    let last = leaving.submit(server.marked(tied));
+    drop(leaving);
+    assert_eq!(client.finished(&last)["stop"]["by"], "disconnect");
+    for job in jobs {
+        let job = match job.parse::<u64>() {
+            Ok(number) => json!({"id": number}),
+            Err(_) => json!({"id": job}),
+        };
+        assert_eq!(client.get(&job)["stop"], Value::Null, "{job}");
+    }
 }

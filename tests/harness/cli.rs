@@ -56,6 +56,16 @@ impl Cli {
         }
     }
 
+    /// A call of `VERB` alone; the directory only marks the process as the test's.
+    pub fn bare(verb: &str, data_dir: &Path) -> Self {
+        let mut command = Command::new(BINARY);
+        command.arg(verb).env(MARK, data_dir).env_remove("NO_COLOR");
+        Self {
+            command,
+            stdin: Stdio::null(),
+        }
+    }
+
     /// Adds words.
     pub fn args<S: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.command.args(words);

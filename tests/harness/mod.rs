@@ -15,6 +15,7 @@ mod horde;
 mod http;
 mod oracle;
 mod processes;
+mod proxy;
 mod receiver;
 mod server;
 mod terminal;
@@ -26,7 +27,7 @@ use std::{
 };
 
 pub use binary::BinaryFrame;
-pub use cli::{Cli, Finished};
+pub use cli::{Cli, Finished, Running};
 pub use client::{Client, Frame, connect_refused};
 pub use clock::{DAY_S, WallClock};
 pub use disk::{Disk, FileSystem};
@@ -38,6 +39,7 @@ pub use oracle::{assert_bytes, content, emit, mix, sha256};
 pub use processes::{
     MARK, children, cpu_ticks, describe, is_alive, memory, parent, state, with_mark, with_word,
 };
+pub use proxy::{Fate, Proxy};
 pub use receiver::{Received, Receiver};
 pub use server::Server;
 pub use terminal::Terminal;

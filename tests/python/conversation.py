@@ -2,14 +2,17 @@
 
 The example drops its own connection once; here the server gets SIGKILL in the middle of an answer as
 well, and is started again on the same address. The conversation must come out as if nothing had
-happened.
+happened. So must one whose agent says nothing for longer than a lost server is waited for.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 EXAMPLE = os.path.join(ROOT, "examples", "conversation.py")
@@ -60,4 +63,41 @@ def main(binary):
     print("conversation: every line once, through a lost connection and a killed server")
 
 
+def after_silence(binary):
+    """Loses the server after a silence that is longer than the patience with a lost server."""
+    spec = importlib.util.spec_from_file_location("conversation", EXAMPLE)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    # The server is back after less than this.
+    example.PATIENCE_S = 5.0
+    with tempfile.TemporaryDirectory() as home:
+        log = open(os.path.join(home, "stderr"), "ab")
+        data_dir, gate = os.path.join(home, "data"), os.path.join(home, "gate")
+        servers = [start(binary, data_dir, "127.0.0.1:0", log)]
+        ready = servers[0][1]
+        with open(ready["token_file"], encoding="ascii") as file:
+            token = file.read().strip()
+        line = f"while [ ! -e {gate} ]; do sleep 0.05; done; echo '{{\"type\":\"said\"}}'"
+        talk = example.Conversation(f"ws://{ready['listen']}/ws", token, ["sh", "-c", line])
+
+        def lose():
+            time.sleep(example.PATIENCE_S + 1)
+            servers[0][0].kill()
+            servers[0][0].wait()
+            servers.append(start(binary, data_dir, ready["listen"], log))
+            open(gate, "wb").close()
+
+        losing = threading.Thread(target=lose)
+        losing.start()
+        said = [message["type"] for message in talk.messages()]
+        losing.join()
+        talk.close()
+        servers[-1][0].terminate()
+        assert servers[-1][0].wait(CEILING) == 0, "a planned stop failed"
+        assert said == ["said"], said
+        assert talk.end["state"] == "succeeded", talk.end
+    print("conversation: a server that is lost after a long silence is waited for")
+
+
 main(sys.argv[1])
+after_silence(sys.argv[1])

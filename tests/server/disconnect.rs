@@ -198,3 +198,73 @@ fn a_planned_stop_is_no_loss() {
         (&json!("running"), &Value::Null)
     );
 }
+
+/// The log once said of such jobs that they were cancelled.
+#[test]
+fn a_job_that_ends_before_the_delay_has_passed_is_not_called_cancelled() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let gate = server.scratch("gate");
+    let mut job = tied(&server, 1.0);
+    let line = format!("while [ ! -e {} ]; do sleep 0.02; done", gate.display());
+    job["argv"] = json!(["sh", "-c", line]);
+    let job = lost(&server, job);
+    std::fs::write(&gate, "").expect("the gate");
+    // `job.get` would call the cancel off.
+    let succeeded = json!({"state": "succeeded"});
+    until_true("its end", || {
+        client.ok("job.list", succeeded.clone())["jobs"][0] != Value::Null
+    });
+    a_later_loss_takes_effect(&server, &mut client, 1.0);
+    assert_eq!(client.get(&job)["stop"], Value::Null);
+    until_true("the log", || {
+        server.said().contains("its connection is lost")
+    });
+    assert_eq!(server.said().matches("its connection is lost").count(), 1);
+}
+
+/// `on_disconnect` of a retry is that of the old job, or of the request.
+#[test]
+fn a_retry_is_tied_as_its_request_says() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let old = client.submit(tied(&server, 0.0));
+    let mut waiting = tied(&server, 0.0);
+    waiting["after"] = json!([{"job": old["id"], "on": "finish"}]);
+    let dependant = client.submit(waiting);
+    for job in [&dependant, &old] {
+        client.control(job, "kill");
+        client.finished(job);
+    }
+    let params = json!({"job": old["id"], "on_disconnect": "maybe"});
+    let error = client.refused(-32602, "job.retry", params);
+    assert_eq!(error["data"]["key"], "on_disconnect");
+    let retried = |on_disconnect: Value| {
+        let mut leaving = server.connect();
+        let params = json!({"job": dependant["id"], "on_disconnect": on_disconnect});
+        leaving.ok("job.retry", params)
+    };
+    let with_dependants = |on_disconnect: Value| {
+        let mut leaving = server.connect();
+        let params =
+            json!({"job": old["id"], "with_dependants": true, "on_disconnect": on_disconnect});
+        leaving.ok("job.retry", params)["jobs"].clone()
+    };
+    cancelled(&mut client, &retried(Value::Null));
+    for job in with_dependants(json!("cancel")).as_array().expect("jobs") {
+        cancelled(&mut client, job);
+    }
+    let kept = with_dependants(json!("continue"));
+    let again = retried(json!("continue"));
+    // A loss that comes later has taken effect.
+    cancelled(&mut client, &lost(&server, tied(&server, 0.0)));
+    // Those that wait for others first.
+    for job in [&again, &kept[1], &kept[0]] {
+        let job = client.get(job);
+        assert_eq!(
+            (&job["stop"], &job["on_disconnect"]),
+            (&Value::Null, &json!("continue"))
+        );
+        client.control(&job, "kill");
+    }
+}

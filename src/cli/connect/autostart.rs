@@ -38,8 +38,8 @@ use crate::{
 pub const LAUNCH_ROLE: &str = "launch-detached";
 /// An autostarted server exits after this many idle seconds.
 const IDLE_EXIT_S: &str = "600";
-/// Marks an autostarted server: only this file gives the option.
-const IDLE_EXIT_OPTION: &str = "--idle-exit-s";
+/// The place of that time among the words of an autostarted server.
+const IDLE_EXIT_S_AT: usize = 6;
 /// Names the socket of the service manager (sd_notify(3)).
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// How long a server may take from its start to its first answer.
@@ -119,9 +119,16 @@ async fn connect_or_launch(
     }
 }
 
-/// Whether a server with this command line was autostarted.
-pub fn was_autostarted(argv: &[OsString]) -> bool {
-    argv.iter().any(|word| word == IDLE_EXIT_OPTION)
+/// Whether a server with these words after the program's name was autostarted: then another one with the
+/// same words takes its place, and nothing is lost. Every setting can be given by hand as well, so all words
+/// count; only the idle time may be that of another version.
+pub fn was_autostarted(args: &[OsString]) -> bool {
+    let [_, _, _, _, root, _, idle_s, ..] = args else {
+        return false;
+    };
+    let mut own = ServerLaunch::words(&Layout::new(root));
+    own[IDLE_EXIT_S_AT].clone_from(idle_s);
+    args == own
 }
 
 /// How a server is started.
@@ -138,6 +145,17 @@ pub struct ServerLaunch {
 impl ServerLaunch {
     /// The server that is started when a verb finds none.
     pub fn default_for(layout: &Layout) -> Self {
+        Self {
+            args: Self::words(layout).into(),
+            // Only the settings' variables: the others belong to the shell that happens to start
+            // it.
+            env: clean::environment(std::env::vars_os(), false, config::is_variable),
+            // A server in the background must not keep a mounted file system busy.
+            cwd: PathBuf::from("/"),
+        }
+    }
+
+    fn words(layout: &Layout) -> [OsString; 9] {
         let log = layout.log();
         let words: [&OsStr; 9] = [
             "serve".as_ref(),
@@ -145,19 +163,12 @@ impl ServerLaunch {
             "none".as_ref(),
             "--data-dir".as_ref(),
             layout.root().as_os_str(),
-            IDLE_EXIT_OPTION.as_ref(),
+            "--idle-exit-s".as_ref(),
             IDLE_EXIT_S.as_ref(),
             "--log-file".as_ref(),
             log.as_os_str(),
         ];
-        Self {
-            args: words.iter().map(OsString::from).collect(),
-            // Only the settings' variables: the others belong to the shell that happens to start
-            // it.
-            env: clean::environment(std::env::vars_os(), false, config::is_variable),
-            // A server in the background must not keep a mounted file system busy.
-            cwd: PathBuf::from("/"),
-        }
+        words.map(OsString::from)
     }
 }
 
@@ -348,7 +359,21 @@ mod tests {
         let own = ServerLaunch::default_for(&Layout::new("/data"));
         assert!(was_autostarted(&own.args));
         assert_eq!(own.args[0], "serve");
-        assert!(!was_autostarted(&["cc-executor".into(), "serve".into()]));
+        let mut earlier = own.args.clone();
+        earlier[IDLE_EXIT_S_AT] = "60".into();
+        assert!(was_autostarted(&earlier));
+        assert!(!was_autostarted(&["serve".into()]));
+        for (at, other) in [
+            (2, "127.0.0.1:0"),
+            (8, "/elsewhere.log"),
+            (5, "--sessions-max"),
+        ] {
+            let mut by_hand = own.args.clone();
+            by_hand[at] = other.into();
+            assert!(!was_autostarted(&by_hand), "{other}");
+        }
+        let more = [&own.args[..], &["--drain".into()]].concat();
+        assert!(!was_autostarted(&more));
     }
 
     #[test]

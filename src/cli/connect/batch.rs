@@ -1,6 +1,8 @@
 //! Many jobs in one commit: what they have in common is sent once, and what is longer than a message in
 //! parts.
 
+use std::cell::Cell;
+
 use anyhow::bail;
 use serde_json::{Map, Value, json};
 
@@ -162,6 +164,19 @@ pub async fn submit(
             Err(error) if is_refused_part(&error) => at = 0,
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Sends a part of a batch; `may_exist` as in [`Link::submit`]. Parts before the last one make no jobs.
+pub async fn send(
+    link: &mut Link,
+    params: &Value,
+    may_exist: &Cell<bool>,
+) -> anyhow::Result<Value> {
+    const METHOD: &str = "job.submit_many";
+    match params["more"] == true {
+        true => link.request(METHOD, params).await,
+        false => link.submit(METHOD, params, may_exist).await,
     }
 }
 

@@ -38,9 +38,16 @@ pub enum RequestError {
     /// The server refused.
     #[error("{}", crate::escape::visible(&.0.message))]
     Refused(WireError),
-    /// The request is longer than any message may be.
-    #[error("the request has {0} bytes, but at most {max} are allowed; leave something out (the environment with --clean-env)", max = wire::MESSAGE_BYTES_MAX)]
-    TooLong(usize),
+    /// The request is longer than the server takes, and was not sent.
+    #[error("the request has {bytes} bytes, but at most {max} are allowed; {remedy}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// The longest that the server takes.
+        max: usize,
+        /// What to do.
+        remedy: &'static str,
+    },
 }
 
 /// A session after its greeting.
@@ -75,6 +82,13 @@ impl Client {
         self.limits[name].as_u64()
     }
 
+    /// The longest message that the server takes, bytes.
+    fn message_bytes_max(&self) -> usize {
+        let told = self.limit("message_bytes_max");
+        let told = told.and_then(|bytes| usize::try_from(bytes).ok());
+        told.unwrap_or(wire::MESSAGE_BYTES_MAX)
+    }
+
     /// The server's process id, from the kernel; `None` over TCP, 0 if the server is in another PID
     /// namespace.
     pub fn server_pid(&self) -> Option<i32> {
@@ -90,8 +104,13 @@ impl Client {
     pub async fn send(&mut self, method: &str, params: &Value) -> Result<u64, RequestError> {
         let id = self.next_id;
         let text = wire::request(id, method, params);
-        if text.len() > wire::MESSAGE_BYTES_MAX {
-            return Err(RequestError::TooLong(text.len()));
+        let max = self.message_bytes_max();
+        if text.len() > max {
+            return Err(RequestError::TooLong {
+                bytes: text.len(),
+                max,
+                remedy: remedy(method),
+            });
         }
         self.next_id += 1;
         self.ws.send(Message::text(text)).await.map_err(lost)?;
@@ -156,6 +175,16 @@ impl Client {
             }
             pings += 1;
         }
+    }
+}
+
+/// What to do about a request of this method that is too long.
+fn remedy(method: &str) -> &'static str {
+    match method {
+        "job.submit" | "job.submit_many" | "schedule.set" => {
+            "leave something out (the environment with --clean-env)"
+        }
+        _ => "leave something out",
     }
 }
 

@@ -19,11 +19,8 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{
-    target::{Secret, Target},
-    wire::MESSAGE_BYTES_MAX,
-};
-use crate::{data_dir::OwnDir, spool::Layout};
+use super::target::{Secret, Target};
+use crate::{config::MESSAGE_BYTES_LIMIT, data_dir::OwnDir, spool::Layout};
 
 /// Why there is no connection.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -52,7 +49,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 /// A WebSocket before its first message.
 pub struct Dialed {
-    /// The messages, at most [`MESSAGE_BYTES_MAX`] each.
+    /// The messages, at most [`MESSAGE_BYTES_LIMIT`] each: the server may be set to send longer ones
+    /// than usual.
     pub ws: WebSocketStream<Box<dyn Io>>,
     /// The server's process id, from the kernel; `None` over TCP, 0 if the server is in another PID
     /// namespace.
@@ -66,8 +64,8 @@ pub async fn dial(target: &Target, path: &str, more: HeaderMap) -> Result<Dialed
         Target::Remote { address, .. } => (tcp(address).await?, None),
     };
     let config = WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX));
+        .max_message_size(Some(MESSAGE_BYTES_LIMIT))
+        .max_frame_size(Some(MESSAGE_BYTES_LIMIT));
     let mut request = upgrade(target, path)?;
     request.headers_mut().extend(more);
     let (ws, _) = client_async_with_config(request, stream, Some(config))

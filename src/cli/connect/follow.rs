@@ -229,7 +229,7 @@ impl Follow {
         self.subscribing = true;
         let reply = self
             .link
-            .try_request("job.tail", &Value::Object(params))
+            .try_subscribe("job.tail", &Value::Object(params))
             .await;
         self.subscribing = false;
         let Some(mut reply) = reply? else {
@@ -291,6 +291,7 @@ impl Follow {
                     .take_if(|sent| sent.request == Some(id))
                     .is_some() =>
             {
+                self.link.on_progress();
                 Ok(Some(FollowEvent::InputReply(result)))
             }
             ServerMessage::Reply {
@@ -319,6 +320,9 @@ impl Follow {
         }
         if let ("job.gap", Some(from), Some(to)) = (method, position("from"), position("to")) {
             self.advance(from, to)?;
+        }
+        if matches!(method, "job.state" | "job.end") {
+            self.link.on_progress();
         }
         let event = match method {
             "job.gap" => Some(FollowEvent::Gap(params.clone())),
@@ -352,6 +356,9 @@ impl Follow {
             );
         }
         self.next_offset = to;
+        if to > from {
+            self.link.on_progress();
+        }
         Ok(())
     }
 }

@@ -1,14 +1,15 @@
 //! A connection that reconnects: it waits for a server that is gone, and starts one again that was
 //! autostarted. The caller repeats its requests after a loss, or uses [`Link::request`].
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use anyhow::bail;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     autostart,
+    backoff::Backoff,
     client::{Client, RequestError},
     dial::ConnectError,
     holder, proc,
@@ -17,10 +18,8 @@ use super::{
 };
 use crate::cli::render::print;
 
-/// First pause between two attempts to connect again.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Longest pause between two attempts to connect again.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Pause between two attempts to connect for the first time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// How long to wait for a restart by another process before an autostarted server is started again.
 const RESTART_AFTER: Duration = Duration::from_millis(500);
 /// Longest time from a refusal because of a stop to the `server.going_away` that announces it.
@@ -52,7 +51,16 @@ pub struct Link {
     client: Option<Client>,
     restartable: bool,
     lost_at: Option<Instant>,
-    pause: Duration,
+    backoff: Backoff,
+}
+
+/// What became of a request that was sent once.
+enum Attempt {
+    Reply(Value),
+    /// The server refused it because it is stopping: nothing was done.
+    Stopping,
+    /// The connection was lost before the reply; whether the server has acted is unknown.
+    Lost,
 }
 
 /// Connects; `None` if [`StartPolicy::IfData`] found no database.
@@ -96,7 +104,7 @@ async fn connect_first(target: &Target) -> Result<Client, ConnectError> {
             return Err(error);
         }
         #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
-        sleep(PAUSE_MIN).await;
+        sleep(FIRST_PAUSE).await;
     }
 }
 
@@ -128,7 +136,8 @@ pub fn is_autostarted(client: &Client) -> bool {
     client
         .server_pid()
         .and_then(|pid| proc::argv(pid).ok())
-        .is_some_and(|argv| autostart::was_autostarted(&argv))
+        .and_then(|argv| argv.get(1..).map(autostart::was_autostarted))
+        .unwrap_or(false)
 }
 
 impl Link {
@@ -139,7 +148,7 @@ impl Link {
             client: None,
             restartable: false,
             lost_at: None,
-            pause: PAUSE_MIN,
+            backoff: Backoff::new(),
         }
     }
 
@@ -152,6 +161,11 @@ impl Link {
             Some(client) => Ok(client),
             None => bail!("the connection was lost while it was being made"),
         }
+    }
+
+    /// What was asked for goes on: if the connection is lost now, another one is made at once.
+    pub fn on_progress(&mut self) {
+        self.backoff.on_progress();
     }
 
     /// The session, if it is connected right now.
@@ -175,9 +189,28 @@ impl Link {
     /// Sends a request that the server answers at once, and repeats it if the server went away:
     /// only for requests that do no harm when they are done twice.
     pub async fn request(&mut self, method: &str, params: &Value) -> anyhow::Result<Value> {
+        self.submit(method, params, &Cell::new(false)).await
+    }
+
+    /// The same for a request that makes jobs, each with an idempotency key. `may_exist` is set while the
+    /// server may have made them without our knowing: until a reply comes, and after a reply that was lost.
+    pub async fn submit(
+        &mut self,
+        method: &str,
+        params: &Value,
+        may_exist: &Cell<bool>,
+    ) -> anyhow::Result<Value> {
         let give_up = Instant::now() + RETRY_MAX;
+        let mut was_lost = may_exist.get();
         loop {
-            if let Some(result) = self.try_request(method, params).await? {
+            self.client().await?;
+            may_exist.set(true);
+            let attempt = self.attempt(method, params).await;
+            was_lost |= matches!(attempt, Ok(Attempt::Lost));
+            may_exist.set(was_lost);
+            if let Attempt::Reply(result) = attempt? {
+                may_exist.set(false);
+                self.on_progress();
                 return Ok(result);
             }
             // This request needs a server, even if the last one was stopped on purpose.
@@ -202,14 +235,36 @@ impl Link {
         method: &str,
         params: &Value,
     ) -> anyhow::Result<Option<Value>> {
-        match self.client().await?.request(method, params).await {
-            Ok(result) => return Ok(Some(result)),
-            Err(RequestError::Lost(_)) => {}
-            Err(RequestError::Refused(error)) if self.is_stopping(&error).await => {}
-            Err(error) => return Err(error.into()),
+        let reply = self.try_subscribe(method, params).await?;
+        if reply.is_some() {
+            self.on_progress();
         }
+        Ok(reply)
+    }
+
+    /// The same for a request whose reply is no progress, because what it begins may be lost at once.
+    pub async fn try_subscribe(
+        &mut self,
+        method: &str,
+        params: &Value,
+    ) -> anyhow::Result<Option<Value>> {
+        Ok(match self.attempt(method, params).await? {
+            Attempt::Reply(reply) => Some(reply),
+            Attempt::Stopping | Attempt::Lost => None,
+        })
+    }
+
+    async fn attempt(&mut self, method: &str, params: &Value) -> anyhow::Result<Attempt> {
+        let attempt = match self.client().await?.request(method, params).await {
+            Ok(result) => return Ok(Attempt::Reply(result)),
+            Err(RequestError::Lost(_)) => Attempt::Lost,
+            Err(RequestError::Refused(error)) if self.is_stopping(&error).await => {
+                Attempt::Stopping
+            }
+            Err(error) => return Err(error.into()),
+        };
         self.mark_lost();
-        Ok(None)
+        Ok(attempt)
     }
 
     /// Whether the server refused because it is stopping: then it soon sends `server.going_away` or
@@ -225,7 +280,10 @@ impl Link {
         timeout(GOING_AWAY_MAX, going_away).await.is_ok()
     }
 
+    /// Cancel-safe: the time of the next try stays while it is waited for.
     async fn reconnect_once(&mut self) -> anyhow::Result<()> {
+        sleep_until(self.backoff.next_try()).await;
+        self.backoff.on_try();
         match Client::connect(&self.target).await {
             Ok(client) => {
                 self.set_client(client);
@@ -242,12 +300,7 @@ impl Link {
         {
             let client = autostart::connect_or_start(layout).await?;
             self.set_client(client);
-            return Ok(());
         }
-        let pause = self.pause;
-        self.pause = PAUSE_MAX.min(pause * 2);
-        #[expect(clippy::disallowed_methods, reason = "a pause before another try")]
-        sleep(pause).await;
         Ok(())
     }
 
@@ -255,6 +308,5 @@ impl Link {
         self.restartable = is_autostarted(&client);
         self.client = Some(client);
         self.lost_at = None;
-        self.pause = PAUSE_MIN;
     }
 }

@@ -1,9 +1,10 @@
 //! How a verb reaches a server: `target` names one, `dial` opens a WebSocket to it, `client` is one
-//! connection, `link` reconnects, `autostart` starts servers, `starting` says what one does that takes long, `follow` is a tail that survives its
+//! connection, `link` reconnects, `backoff` says when, `autostart` starts servers, `starting` says what one does that takes long, `follow` is a tail that survives its
 //! connection, `wire` parses messages. `find_job`, `filter`, `jobs` and `control` are what the verbs on
 //! existing jobs share, `keep` and `disk_notice` what the verbs about disk space share.
 
 pub(super) mod autostart;
+pub(super) mod backoff;
 pub(super) mod batch;
 pub(super) mod client;
 pub(super) mod control;

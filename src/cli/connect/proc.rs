@@ -1,8 +1,15 @@
 //! What /proc tells about this process and about a server of the same user. Everything here is
 //! optional: if /proc does not tell, the result is `None`, false or empty.
 
-use std::{ffi::OsString, fs, io::Read, os::unix::ffi::OsStringExt, path::PathBuf};
+use std::{
+    ffi::OsString,
+    fs,
+    io::Read,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::PathBuf,
+};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -45,23 +52,51 @@ pub struct Launched {
 pub struct ServerStart {
     /// Its process id.
     pub pid: i32,
-    /// Its variables, those that are UTF-8.
-    pub env: Vec<(String, String)>,
-    /// Its working directory.
-    pub cwd: PathBuf,
+    /// Its variables.
+    env: Vec<(RecordedText, RecordedText)>,
+    /// Its working directory; the root if it was removed before.
+    cwd: RecordedText,
+}
+
+/// Text of the operating system in JSON.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum RecordedText {
+    Text(String),
+    /// What is not UTF-8.
+    Bytes {
+        base64: String,
+    },
+}
+
+impl RecordedText {
+    fn of(text: OsString) -> Self {
+        match text.into_string() {
+            Ok(text) => Self::Text(text),
+            Err(bytes) => Self::Bytes {
+                base64: STANDARD.encode(bytes.as_bytes()),
+            },
+        }
+    }
+
+    fn read(self) -> Option<OsString> {
+        match self {
+            Self::Text(text) => Some(text.into()),
+            Self::Bytes { base64 } => STANDARD.decode(base64).ok().map(OsString::from_vec),
+        }
+    }
 }
 
 impl ServerStart {
     /// The start of this process.
-    pub fn of_this_process() -> std::io::Result<Self> {
-        let text = |(name, value): (OsString, OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        Ok(Self {
+    pub fn of_this_process() -> Self {
+        let recorded = |(name, value)| (RecordedText::of(name), RecordedText::of(value));
+        let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        Self {
             pid: std::process::id() as i32,
-            env: std::env::vars_os().filter_map(text).collect(),
-            cwd: std::env::current_dir()?,
-        })
+            env: std::env::vars_os().map(recorded).collect(),
+            cwd: RecordedText::of(cwd.into_os_string()),
+        }
     }
 
     fn read(layout: &Layout, pid: i32) -> Option<Self> {
@@ -90,8 +125,11 @@ pub fn launched(layout: &Layout, pid: i32) -> std::io::Result<Launched> {
     let (env, cwd) = match ServerStart::read(layout, pid) {
         _ if !is_of_our_user(pid) => ours,
         Some(start) => {
-            let os = |(name, value): (String, String)| (name.into(), value.into());
-            (start.env.into_iter().map(os).collect(), start.cwd)
+            let variable =
+                |(name, value): (RecordedText, RecordedText)| Some((name.read()?, value.read()?));
+            let env = start.env.into_iter().filter_map(variable).collect();
+            let cwd = start.cwd.read().map_or(ours.1, PathBuf::from);
+            (env, cwd)
         }
         None => from_proc(pid).unwrap_or(ours),
     };
@@ -151,6 +189,18 @@ mod tests {
     fn words_keep_empty_ones_and_drop_the_last_nul() {
         assert_eq!(words(b"a\0\0b\0"), ["a", "", "b"]);
         assert_eq!(words(b""), Vec::<OsString>::new());
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_recorded_too() {
+        for bytes in [&b"plain"[..], b"\xff/x", b""] {
+            let text = OsString::from_vec(bytes.to_vec());
+            let recorded = serde_json::to_string(&RecordedText::of(text.clone())).expect("JSON");
+            let read: RecordedText = serde_json::from_str(&recorded).expect("read");
+            assert_eq!(read.read(), Some(text));
+        }
+        let recorded = serde_json::to_string(&RecordedText::of("a".into())).expect("JSON");
+        assert_eq!(recorded, "\"a\"", "as earlier versions wrote it");
     }
 
     #[test]

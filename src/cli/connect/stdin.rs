@@ -8,11 +8,12 @@ use std::{
     thread,
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 
+use crate::sys::waiting_io::WaitingIo;
+
 /// Longest piece, bytes: what a pipe holds.
-const PIECE_BYTES_MAX: usize = 64 << 10;
+pub const PIECE_BYTES_MAX: usize = 64 << 10;
 
 /// Our stdin.
 #[derive(Debug)]
@@ -39,19 +40,14 @@ impl Stdin {
 
 /// Reads until the end, or until the receiver is dropped. A read error counts as the end: a
 /// terminal that is gone, a directory.
-fn read_all(mut stdin: &File, pieces: &mpsc::Sender<Vec<u8>>) {
+fn read_all(stdin: &File, pieces: &mpsc::Sender<Vec<u8>>) {
     let mut bytes = vec![0; PIECE_BYTES_MAX];
     loop {
-        match stdin.read(&mut bytes) {
+        match WaitingIo(stdin).read(&mut bytes) {
             Ok(0) => return,
             Ok(n) if pieces.blocking_send(bytes[..n].to_vec()).is_err() => return,
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Another process that shares the descriptor has made it non-blocking.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-                let _ = poll(&mut fds, PollTimeout::NONE);
-            }
             Err(_) => return,
         }
     }

@@ -95,6 +95,13 @@ impl DataDir {
             .context("there is no home directory; name the data directory with --data-dir")?;
         let absolute = std::path::absolute(&chosen)
             .with_context(|| format!("the data directory {} cannot be used", chosen.display()))?;
+        if absolute.to_str().is_none() {
+            bail!(
+                "the path of the data directory {} is not valid UTF-8, which the database needs; name \
+                 another one with --data-dir",
+                absolute.display()
+            );
+        }
         Ok(Layout::new(absolute))
     }
 }
@@ -116,6 +123,11 @@ fn default_data_dir(env: Env<'_>) -> Option<PathBuf> {
 }
 
 impl Connect {
+    /// The layout of the chosen data directory, whichever server was named.
+    pub fn layout(&self) -> anyhow::Result<Layout> {
+        self.dir.layout()
+    }
+
     /// The data directory that was named.
     pub fn data_dir(&self) -> Option<PathBuf> {
         self.dir.data_dir.clone()

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::Bytes;
 
 use crate::job::Stream;
 
-/// Longest message in either direction, bytes.
+/// Longest message that every server takes, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// The version of the protocol that this client speaks.
 pub const PROTOCOL: u64 = 1;

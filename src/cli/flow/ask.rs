@@ -15,6 +15,7 @@ use crate::{
         render::exit_code,
     },
     job::JobSpec,
+    sys::waiting_io::WaitingIo,
 };
 
 /// Bytes of one read: the most that `job.read` returns.
@@ -34,7 +35,7 @@ impl OwnJob {
         let id = std::env::var("CC_EXECUTOR_JOB_ID");
         let id = id.context("this verb is for jobs of `cc-executor flow run` only")?;
         let mut given = String::new();
-        std::io::stdin()
+        WaitingIo(std::io::stdin())
             .read_to_string(&mut given)
             .context("stdin cannot be read")?;
         let given = serde_json::from_str(&given).context("stdin has no rules of this version")?;
@@ -72,7 +73,7 @@ pub fn failure(error: &anyhow::Error) -> ExitCode {
     let may_help = match error.downcast_ref() {
         Some(RequestError::Refused(refusal)) => refusal.is_temporary(),
         Some(RequestError::Lost(_)) => true,
-        Some(RequestError::TooLong(_)) | None => false,
+        Some(RequestError::TooLong { .. }) | None => false,
     };
     ExitCode::from(match may_help {
         true => UNDECIDED,

@@ -1,7 +1,7 @@
 //! Moves messages between our stdin and stdout and the server, as `relay` decides, until the client
 //! leaves.
 
-use std::{pin::Pin, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     select,
@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::{
     lines::{InputLine, InputLines},
-    reach::{Reached, ServerReach},
+    reach::{Connecting, Reached, ServerReach},
     relay::Relay,
     socket::{McpSocket, SocketEnd},
     stdout::ClientWriter,
@@ -26,9 +26,6 @@ use crate::cli::{
 const LEAVE_MAX: Duration = Duration::from_secs(1);
 /// A connection without a message for this time is closed, so that a server without work can end itself.
 const IDLE_MAX: Duration = Duration::from_secs(300);
-
-/// A connection that is being made.
-type Connecting = Pin<Box<dyn Future<Output = Result<Reached, String>>>>;
 
 /// Between a client and a server.
 pub struct Bridge {
@@ -65,7 +62,7 @@ enum BridgeEvent {
 
 impl Bridge {
     /// Begins to connect, and to read stdin. Each connection begins with `caller`, if there is one.
-    pub fn start(reach: ServerReach, caller: Option<Utf8Bytes>) -> anyhow::Result<Self> {
+    pub fn start(mut reach: ServerReach, caller: Option<Utf8Bytes>) -> anyhow::Result<Self> {
         Ok(Self {
             relay: Relay::new(caller),
             input: ClientInput {
@@ -76,7 +73,7 @@ impl Bridge {
             signals: Signals::watch()?,
             socket: None,
             // At once, so that what is wrong is known before the first request.
-            connecting: Some(Box::pin(reach.clone().connect())),
+            connecting: Some(reach.begin()),
             reach,
             active_at: Instant::now(),
             leave_at: None,
@@ -150,8 +147,11 @@ impl Bridge {
         self.active_at = Instant::now();
         match message {
             Ok(message) => {
+                let waiting = self.relay.waiting();
                 if let Err(why) = self.relay.on_server_message(message) {
                     self.give_up(&why);
+                } else if self.relay.waiting() < waiting {
+                    self.reach.on_progress();
                 }
             }
             Err(end) => {
@@ -202,7 +202,7 @@ impl Bridge {
     fn connect_if_needed(&mut self) {
         let is_needed = self.relay.needs_server();
         if is_needed && self.socket.is_none() && self.connecting.is_none() {
-            self.connecting = Some(Box::pin(self.reach.clone().connect()));
+            self.connecting = Some(self.reach.begin());
         }
         if !is_needed && self.reach.was_reached() {
             self.connecting = None;

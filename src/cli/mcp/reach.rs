@@ -1,14 +1,15 @@
 //! Connects to the server for MCP: starts one if there is none, and waits for one that is being restarted.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use anyhow::anyhow;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{limits::MessageLimits, socket::McpSocket};
 use crate::cli::{
     connect::{
         autostart,
+        backoff::Backoff,
         client::Client,
         dial::ConnectError,
         holder,
@@ -50,7 +51,11 @@ pub struct ServerReach {
     lost: Option<LostServer>,
     version: Option<String>,
     is_autostarted: bool,
+    backoff: Backoff,
 }
+
+/// A connection that is being made.
+pub type Connecting = Pin<Box<dyn Future<Output = Result<Reached, String>>>>;
 
 /// A connection, and what the server accepts on it.
 pub struct Reached {
@@ -71,6 +76,7 @@ impl ServerReach {
             lost: None,
             version: None,
             is_autostarted: false,
+            backoff: Backoff::new(),
         }
     }
 
@@ -94,8 +100,22 @@ impl ServerReach {
         });
     }
 
-    /// Connects. An error says why that is not possible, and what to do.
-    pub async fn connect(self) -> Result<Reached, String> {
+    /// A request was answered: if the connection is lost now, another one is made at once.
+    pub fn on_progress(&mut self) {
+        self.backoff.on_progress();
+    }
+
+    /// Connects when the next try is due. An error says why that is not possible, and what to do.
+    pub fn begin(&mut self) -> Connecting {
+        let (next_try, reach) = (self.backoff.next_try(), self.clone());
+        self.backoff.on_try();
+        Box::pin(async move {
+            sleep_until(next_try).await;
+            reach.connect().await
+        })
+    }
+
+    async fn connect(self) -> Result<Reached, String> {
         let give_up = self.give_up_at();
         let mut pause = PAUSE_MIN;
         loop {

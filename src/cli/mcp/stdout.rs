@@ -1,12 +1,17 @@
 //! Writes messages to our stdout, one a line, in a thread of its own. The thread may block for as long as
 //! the client does not read.
 
-use std::{fs::File, io, os::fd::AsFd, thread};
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::AsFd,
+    thread,
+};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::cli::render::{outputs::write_whole, reader::OutputReaders};
+use crate::{cli::render::reader::OutputReaders, sys::waiting_io::WaitingIo};
 
 /// The way to the client.
 #[derive(Debug)]
@@ -69,7 +74,7 @@ impl ClientWriter {
 
 fn write_all(mut messages: mpsc::Receiver<Utf8Bytes>, stdout: &File) -> io::Result<()> {
     while let Some(message) = messages.blocking_recv() {
-        write_whole(stdout, &line(&message))?;
+        WaitingIo(stdout).write_all(&line(&message))?;
     }
     Ok(())
 }

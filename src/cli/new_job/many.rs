@@ -2,9 +2,9 @@
 //!
 //! They are one commit; only a file that is beyond the server's bounds of a commit becomes several. The
 //! server stores a commit as a whole or not at all. Each job has an idempotency key, so that repeating
-//! a request makes no second job. `#N` in an `after` is a job of the file, whichever commit it is in.
+//! a request, or the command with the same `--key`, makes no second job. `#N` in an `after` is a job of the file, whichever commit it is in.
 
-use std::{collections::HashMap, io::Read, path::Path, process::ExitCode};
+use std::{cell::Cell, collections::HashMap, io::Read, path::Path, process::ExitCode};
 
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Map, Value, json};
@@ -20,38 +20,128 @@ use crate::{
         render::print,
     },
     job::Queue,
+    sys::waiting_io::WaitingIo,
 };
 
 /// A job and the number of its line, counted from 1.
 type NumberedJob = (usize, NewJob);
 
-/// The jobs of a file (`-`: our stdin); `template` fills in the keys that they leave out.
-pub fn read(path: &Path, template: &Map<String, Value>) -> anyhow::Result<Vec<NumberedJob>> {
+/// The jobs of a file, and what is known of them.
+pub struct ManyJobs {
+    jobs: Cell<Vec<NumberedJob>>,
+    key: String,
+    /// How many were submitted, as replies told.
+    done: Cell<usize>,
+    /// Whether a commit may have been made of which no reply has told.
+    may_exist: Cell<bool>,
+}
+
+impl ManyJobs {
+    /// Reads a file (`-`: our stdin); `template` fills in the keys that the jobs leave out. The idempotency
+    /// key of each is `key` with its place.
+    pub fn read(path: &Path, template: &Map<String, Value>, key: String) -> anyhow::Result<Self> {
+        Ok(Self {
+            jobs: read(path, template, &key)?.into(),
+            key,
+            done: Cell::new(0),
+            may_exist: Cell::new(false),
+        })
+    }
+
+    /// How many jobs were submitted, as far as it is known.
+    pub fn progress(&self) -> String {
+        let done = match self.done.get() {
+            0 if !self.may_exist.get() => return "nothing was submitted".to_owned(),
+            0 => String::new(),
+            done => format!("the first {done} jobs were submitted, "),
+        };
+        let others = match (self.may_exist.get(), done.is_empty()) {
+            (false, _) => "these were not",
+            (true, false) => "and it is unknown whether others were",
+            (true, true) => "it is unknown whether the jobs were submitted",
+        };
+        let key = &self.key;
+        format!(
+            "{done}{others}; the same command with --key {key} submits only those that were not"
+        )
+    }
+
+    /// The error, with the line of the refused job, and how many jobs were submitted before.
+    fn refusal(&self, error: &anyhow::Error, lines: &[usize]) -> anyhow::Error {
+        let refused = match error.downcast_ref() {
+            Some(RequestError::Refused(refusal)) => refusal.data["index"].as_u64(),
+            _ => None,
+        };
+        let line = refused.and_then(|index| lines.get(usize::try_from(index).ok()?));
+        let line = line.map_or_else(String::new, |line| format!("line {line}: "));
+        anyhow!("{line}{error:#} ({})", self.progress())
+    }
+
+    /// Submits the jobs and prints their numbers.
+    pub async fn submit(&self, link: &mut Link, json: bool) -> anyhow::Result<ExitCode> {
+        let (lines, jobs): (Vec<usize>, Vec<NewJob>) = self.jobs.take().into_iter().unzip();
+        let limits = BatchLimits::of(link).await?;
+        let shared = SharedJobs::new(jobs, limits);
+        let counts = commits(&shared, limits);
+        let (defaults, mut jobs) = (shared.defaults, shared.jobs);
+        let (mut submitted, mut known) = (Vec::new(), HashMap::new());
+        for count in &counts {
+            let done = submitted.len();
+            let commit = &mut jobs[done..done + count];
+            for job in &mut *commit {
+                rename_references(job, &submitted);
+                find_job::resolve_after(link, job, &mut known).await?;
+            }
+            let stored = batch::submit(&defaults, commit, async |params| {
+                batch::send(link, params, &self.may_exist).await
+            });
+            let stored = stored.await;
+            let stored = stored.map_err(|error| self.refusal(&error, &lines[done..]))?;
+            if !json {
+                let numbers = stored.iter().map(|job| format!("{}\n", job["number"]));
+                print::page(&numbers.collect::<String>())?;
+            }
+            submitted.extend(stored);
+            self.done.set(submitted.len());
+        }
+        let (done, count) = (submitted.len(), counts.len());
+        if json {
+            print::json(&Value::Array(submitted))?;
+        }
+        let commits = if count == 1 { "commit" } else { "commits" };
+        print::line_on_terminal(&format!("{done} jobs submitted in {count} {commits}"));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn read(path: &Path, template: &Map<String, Value>, key: &str) -> anyhow::Result<Vec<NumberedJob>> {
     let text = match path == Path::new("-") {
         true => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map(|_| text)
+            let read = WaitingIo(std::io::stdin()).read_to_string(&mut text);
+            read.map(|_| text)
         }
         false => std::fs::read_to_string(path),
     };
     let text =
         text.with_context(|| format!("{} cannot be read; it must be UTF-8", path.display()))?;
-    jobs(&text, template)
+    jobs(&text, template, key)
 }
 
-fn jobs(text: &str, template: &Map<String, Value>) -> anyhow::Result<Vec<NumberedJob>> {
+fn jobs(text: &str, template: &Map<String, Value>, key: &str) -> anyhow::Result<Vec<NumberedJob>> {
     let lines = text
         .lines()
         .enumerate()
         .map(|(index, line)| (index + 1, line));
     let filled = lines.filter(|(_, line)| !line.trim().is_empty());
     let jobs = filled
-        .map(|(number, line)| {
+        .enumerate()
+        .map(|(place, (number, line))| {
             let job: Map<String, Value> = serde_json::from_str(line).with_context(|| {
                 format!("line {number} is not a JSON object; each line must be one job")
             })?;
             let mut job = Queue::fill_in(template, &job);
-            let key = || json!(format!("cli-{}", uuid::Uuid::now_v7()));
+            let key = || json!(format!("{key}-{place}"));
             job.entry("idempotency_key").or_insert_with(key);
             Ok((number, job))
         })
@@ -101,45 +191,6 @@ fn rename_references(job: &mut NewJob, submitted: &[Value]) {
     }
 }
 
-/// Submits the jobs and prints their numbers.
-pub async fn submit(
-    link: &mut Link,
-    jobs: Vec<NumberedJob>,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
-    let (lines, jobs): (Vec<usize>, Vec<NewJob>) = jobs.into_iter().unzip();
-    let limits = BatchLimits::of(link).await?;
-    let shared = SharedJobs::new(jobs, limits);
-    let counts = commits(&shared, limits);
-    let (defaults, mut jobs) = (shared.defaults, shared.jobs);
-    let (mut submitted, mut known) = (Vec::new(), HashMap::new());
-    for count in &counts {
-        let done = submitted.len();
-        let commit = &mut jobs[done..done + count];
-        for job in &mut *commit {
-            rename_references(job, &submitted);
-            find_job::resolve_after(link, job, &mut known).await?;
-        }
-        let stored = batch::submit(&defaults, commit, async |params| {
-            link.request("job.submit_many", params).await
-        });
-        let stored = stored.await;
-        let stored = stored.map_err(|error| refusal(&error, &lines[done..], done))?;
-        if !json {
-            let numbers = stored.iter().map(|job| format!("{}\n", job["number"]));
-            print::page(&numbers.collect::<String>())?;
-        }
-        submitted.extend(stored);
-    }
-    let (done, count) = (submitted.len(), counts.len());
-    if json {
-        print::json(&Value::Array(submitted))?;
-    }
-    let commits = if count == 1 { "commit" } else { "commits" };
-    print::line_on_terminal(&format!("{done} jobs submitted in {count} {commits}"));
-    Ok(ExitCode::SUCCESS)
-}
-
 /// How many jobs go into each commit.
 fn commits(shared: &SharedJobs, limits: BatchLimits) -> Vec<usize> {
     let in_common = shared.defaults_bytes();
@@ -163,20 +214,6 @@ fn commits(shared: &SharedJobs, limits: BatchLimits) -> Vec<usize> {
     counts
 }
 
-/// The error, with the line of the refused job, and how many jobs were submitted before.
-fn refusal(error: &anyhow::Error, lines: &[usize], done: usize) -> anyhow::Error {
-    let refused = match error.downcast_ref() {
-        Some(RequestError::Refused(refusal)) => refusal.data["index"].as_u64(),
-        _ => None,
-    };
-    let line = refused.and_then(|index| lines.get(usize::try_from(index).ok()?));
-    let line = line.map_or_else(String::new, |line| format!("line {line}: "));
-    match done {
-        0 => anyhow!("{line}{error:#} (nothing was submitted)"),
-        _ => anyhow!("{line}{error:#} (the first {done} jobs were submitted, these were not)"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,19 +223,15 @@ mod tests {
         let template = json!({"cwd": "/here", "env": {"A": "shell", "B": "shell"}});
         let template = template.as_object().expect("an object");
         let text = "{\"argv\":[\"a\"],\"env\":{\"A\":\"job\"}}\n\n  \n{\"shell\":\"b\",\"cwd\":\"/there\",\"idempotency_key\":\"k\"}";
-        let read = jobs(text, template).expect("jobs");
+        let read = jobs(text, template, "cli-k").expect("jobs");
         assert_eq!((read.len(), read[0].0, read[1].0), (2, 1, 4));
         assert_eq!(read[0].1["env"], json!({"A": "job", "B": "shell"}));
-        assert!(
-            read[0].1["idempotency_key"]
-                .as_str()
-                .is_some_and(|key| key.starts_with("cli-"))
-        );
+        assert_eq!(read[0].1["idempotency_key"], "cli-k-0");
         assert_eq!(
             (&read[1].1["cwd"], &read[1].1["idempotency_key"]),
             (&json!("/there"), &json!("k"))
         );
-        let error = jobs("{}\n[1]", template).expect_err("no object");
+        let error = jobs("{}\n[1]", template, "k").expect_err("no object");
         assert!(error.to_string().starts_with("line 2 "), "{error}");
     }
 
@@ -206,7 +239,7 @@ mod tests {
     fn a_reference_means_a_job_of_the_file_in_every_request() {
         let after = |job: &str| json!({"after": [{"job": job}, {"job": 7}]}).to_string();
         let text = ["{}", &after("#0"), &after("#1")].join("\n");
-        let mut read = jobs(&text, &Map::new()).expect("jobs");
+        let mut read = jobs(&text, &Map::new(), "k").expect("jobs");
         let submitted = [json!({"id": "01a2"})];
         for (job, expected) in [(1, "01a2"), (2, "#0")] {
             rename_references(&mut read[job].1, &submitted);
@@ -218,7 +251,7 @@ mod tests {
         }
         for wrong in ["#2", "#9"] {
             let text = ["{}", "", &after("#0"), &after(wrong)].join("\n");
-            let error = jobs(&text, &Map::new())
+            let error = jobs(&text, &Map::new(), "k")
                 .expect_err("not earlier")
                 .to_string();
             assert!(error.starts_with("line 4: after: "), "{error}");

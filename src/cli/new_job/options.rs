@@ -13,6 +13,7 @@ use super::{caller::ShellCaller, notify::NotifyOptions, waiting::WaitingOptions}
 use crate::{
     cli::render::{duration, size},
     job::SecretName,
+    sys::waiting_io::WaitingIo,
 };
 
 /// Prefix of the idempotency keys that the command line generates.
@@ -127,7 +128,8 @@ pub struct JobOptions {
     #[command(flatten)]
     notify: NotifyOptions,
 
-    /// Idempotency key: submitting the same job with the same key again returns the first job
+    /// Idempotency key: submitting the same job with the same key again returns the first job. Each job of
+    /// `submit --many` has this key with its place in the file
     #[arg(long, value_name = "KEY", help_heading = "Job")]
     key: Option<String>,
 
@@ -241,10 +243,14 @@ impl JobOptions {
             let labels = self.labels.iter().map(|(k, v)| (k.clone(), json!(v)));
             job.insert("labels".into(), Value::Object(labels.collect()));
         }
-        let key = self.key.clone();
-        let key = key.unwrap_or_else(|| format!("{GENERATED_KEY}{}", uuid::Uuid::now_v7()));
-        put(&mut job, "idempotency_key", Some(key));
+        put(&mut job, "idempotency_key", Some(self.idempotency_key()));
         job
+    }
+
+    /// The idempotency key that was given, or a new one.
+    pub fn idempotency_key(&self) -> String {
+        let generated = || format!("{GENERATED_KEY}{}", uuid::Uuid::now_v7());
+        self.key.clone().unwrap_or_else(generated)
     }
 
     fn output(&self) -> Option<Map<String, Value>> {
@@ -270,6 +276,7 @@ impl JobOptions {
         if self.queue.is_none() {
             template.remove("queue");
         }
+        keep_after_disconnect(&mut template);
         Ok(template)
     }
 
@@ -291,6 +298,12 @@ impl JobOptions {
     }
 }
 
+/// Lets the job go on when the command that submits it has ended, whatever its queue says about jobs whose
+/// connection is lost.
+pub fn keep_after_disconnect(job: &mut Map<String, Value>) {
+    put(job, "on_disconnect", Some("continue"));
+}
+
 fn put(job: &mut Map<String, Value>, key: &str, value: Option<impl serde::Serialize>) {
     if let Some(value) = value {
         job.insert(key.to_owned(), json!(value));
@@ -300,7 +313,7 @@ fn put(job: &mut Map<String, Value>, key: &str, value: Option<impl serde::Serial
 fn read_stdin(path: &Path) -> anyhow::Result<String> {
     if path == Path::new("-") {
         let mut text = String::new();
-        std::io::stdin()
+        WaitingIo(std::io::stdin())
             .read_to_string(&mut text)
             .context("stdin cannot be given to the job; it must be UTF-8")?;
         return Ok(text);

@@ -11,6 +11,7 @@ use super::{
     new_file::{self, NewFile},
     print,
 };
+use crate::sys::waiting_io::WaitingIo;
 
 /// Size of the write buffer, bytes.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -27,7 +28,7 @@ impl ExportOutput {
     /// Opens it; an existing file is replaced only with `replaces`.
     pub fn open(path: Option<&Path>, replaces: bool) -> anyhow::Result<Self> {
         let (sink, name, file): (Box<dyn Write>, _, _) = match path {
-            None => (Box::new(io::stdout()), "stdout".to_owned(), None),
+            None => (Box::new(WaitingIo(io::stdout())), "stdout".to_owned(), None),
             Some(path) => {
                 let (new, file) = new_file::begin(path, replaces)?;
                 (Box::new(file), path.display().to_string(), Some(new))

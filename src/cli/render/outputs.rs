@@ -4,15 +4,14 @@
 use std::{
     fs::File,
     io::{self, ErrorKind, Write},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::AsFd,
     thread,
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 
 use super::reader::OutputReaders;
-use crate::{cli::connect::wire::OutputFrame, job::Stream};
+use crate::{cli::connect::wire::OutputFrame, job::Stream, sys::waiting_io::WaitingIo};
 
 /// How many frames wait for the thread; each has at most 1 MiB, most have 64 KiB.
 const WAITING_MAX: usize = 16;
@@ -113,31 +112,10 @@ fn write_all(
             Stream::Stderr => (err, "stderr"),
             Stream::Stdout | Stream::Pty => (out, "stdout"),
         };
-        write_whole(file, &frame.data).map_err(|source| Broken { what, source })?;
+        let written = WaitingIo(file).write_all(&frame.data);
+        written.map_err(|source| Broken { what, source })?;
     }
     Ok(())
-}
-
-/// Writes everything, also to a descriptor that another process has made non-blocking.
-pub fn write_whole(mut file: &File, mut data: &[u8]) -> io::Result<()> {
-    while !data.is_empty() {
-        match file.write(data) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => data = &data[written..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => wait_writable(file.as_fd())?,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
-    match poll(&mut fds, PollTimeout::NONE) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
 }
 
 #[cfg(test)]

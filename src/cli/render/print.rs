@@ -1,11 +1,18 @@
 //! Prints lines on stderr and results on stdout. Writing never panics. A closed stdout is an error
 //! of its own type, so that `ls | head` ends without a message.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    ffi::OsStr,
+    io::{self, IsTerminal, Write},
+};
 
+use clap::{
+    Arg, Command, ValueEnum,
+    builder::{EnumValueParser, PossibleValue, TypedValueParser},
+};
 use serde_json::Value;
 
-use crate::escape;
+use crate::{escape, sys::waiting_io::WaitingIo};
 
 /// The reader of stdout has left.
 #[derive(Debug, thiserror::Error)]
@@ -14,8 +21,9 @@ pub struct ReaderLeft;
 
 /// Prints a line on stderr, with our name before it.
 pub fn line(text: &str) {
+    let line = format!("cc-executor: {}\n", escape::visible(text));
     // If stderr is closed, there is no place for the error.
-    let _ = writeln!(io::stderr(), "cc-executor: {}", escape::visible(text));
+    let _ = WaitingIo(io::stderr()).write_all(line.as_bytes());
 }
 
 /// The same, but only if stderr is a terminal.
@@ -43,11 +51,10 @@ pub fn stderr_is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Writes bytes to stdout as they are, and flushes: a job's output, or a page with colours whose
+/// Writes bytes to stdout as they are, without a buffer: a job's output, or a page with colours whose
 /// parts were escaped one by one.
 pub fn out(text: &[u8]) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+    match WaitingIo(io::stdout()).write_all(text) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderLeft.into()),
         Err(error) => Err(anyhow::Error::new(error).context("cannot write to stdout")),
@@ -78,6 +85,31 @@ pub enum Color {
     Never,
 }
 
+/// Reads a [`Color`]. An empty variable counts as unset.
+#[derive(Debug, Clone)]
+struct ColorParser;
+
+impl TypedValueParser for ColorParser {
+    type Value = Color;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Color, clap::Error> {
+        match value.is_empty() {
+            true => Ok(Color::Auto),
+            false => EnumValueParser::<Color>::new().parse_ref(command, arg, value),
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values = Color::value_variants().iter();
+        Some(Box::new(values.filter_map(Color::to_possible_value)))
+    }
+}
+
 /// Options of verbs that print for people or for programs.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct PrintOptions {
@@ -88,10 +120,10 @@ pub struct PrintOptions {
     /// When to use colours.
     #[arg(
         long,
-        value_enum,
         global = true,
         value_name = "WHEN",
-        default_value_t,
+        default_value = "auto",
+        value_parser = ColorParser,
         env = "CC_EXECUTOR_COLOR"
     )]
     pub color: Color,
@@ -124,12 +156,14 @@ impl PrintOptions {
         match self.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => {
-                let unwanted = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-                !unwanted && io::stdout().is_terminal()
-            }
+            Color::Auto => is_in_color(io::stdout().is_terminal()),
         }
     }
+}
+
+/// Whether colours are used by default: on a terminal, unless NO_COLOR is set.
+pub fn is_in_color(is_terminal: bool) -> bool {
+    is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 #[cfg(test)]

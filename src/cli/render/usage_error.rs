@@ -2,20 +2,28 @@
 //! escaped.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
-use crate::escape;
+use super::print::is_in_color;
+use crate::{escape, sys::waiting_io::WaitingIo};
 
 /// Prints why a command line is wrong, or the help that it asks for; returns the exit code.
 pub fn print(refused: &clap::Error) -> ExitCode {
     let code = ExitCode::from(u8::try_from(refused.exit_code()).unwrap_or(2));
+    let styled = refused.render();
+    let plain = styled.to_string();
+    let text = |is_terminal| match harmless(&plain) {
+        Some(text) => text,
+        None if is_in_color(is_terminal) => styled.ansi().to_string(),
+        None => plain.clone(),
+    };
+    let (stdout, stderr) = (io::stdout(), io::stderr());
     // If it cannot be written, there is no place for the error.
-    let _ = match harmless(&refused.to_string()) {
-        // Nothing to escape: clap prints it, with colours.
-        None => refused.print(),
-        Some(text) => io::stderr().write_all(text.as_bytes()),
+    let _ = match refused.use_stderr() {
+        true => WaitingIo(&stderr).write_all(text(stderr.is_terminal()).as_bytes()),
+        false => WaitingIo(&stdout).write_all(text(stdout.is_terminal()).as_bytes()),
     };
     code
 }

@@ -28,6 +28,7 @@ use crate::{
     },
     config,
     launch::{Outside, Shim},
+    sys::waiting_io::WaitingIo,
 };
 
 /// The signals that are forwarded to the server.
@@ -113,9 +114,6 @@ fn copy_stdout(server: &mut Outside) -> io::Result<bool> {
     let mut bytes = [0; 4096];
     let length = server.stdout.read(&mut bytes)?;
     // The server runs on even if nothing reads our stdout.
-    let mut stdout = io::stdout().lock();
-    let _ = stdout
-        .write_all(&bytes[..length])
-        .and_then(|()| stdout.flush());
+    let _ = WaitingIo(io::stdout()).write_all(&bytes[..length]);
     Ok(length > 0)
 }

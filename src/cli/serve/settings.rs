@@ -82,7 +82,9 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
         },
         secrets: SecretSettings {
             directory: settings.secrets_dir.clone(),
-            credentials: std::env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from),
+            credentials: std::env::var_os(CREDENTIALS_VARIABLE)
+                .filter(|directory| !directory.is_empty())
+                .map(PathBuf::from),
             bytes_max: settings.secret_bytes_max,
         },
     }

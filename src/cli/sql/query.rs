@@ -5,7 +5,7 @@ use std::io::Read;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use crate::cli::connect::wire;
+use crate::{cli::connect::wire, sys::waiting_io::WaitingIo};
 
 /// Most rows that one query returns; the server's setting may be lower.
 pub const ROWS_MAX: i64 = 10_000;
@@ -27,7 +27,7 @@ pub fn params(sql: &str, params: Option<Value>, max_rows: Option<i64>) -> Value 
 
 /// The query on stdin, up to its end.
 pub fn from_stdin() -> anyhow::Result<String> {
-    read(std::io::stdin().lock())
+    read(WaitingIo(std::io::stdin()))
 }
 
 fn read(from: impl Read) -> anyhow::Result<String> {

@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn both_forms_name_every_setting_and_its_origin() {
-        let options = BTreeMap::from([("sessions_max".to_owned(), "7".to_owned())]);
+        let options = BTreeMap::from([("sessions_max".to_owned(), "7".into())]);
         let loaded = config::load_from(None, BTreeMap::new(), &options).expect("valid");
         let table = as_table(&loaded);
         assert_eq!(table.lines().count(), config::TABLE.len());

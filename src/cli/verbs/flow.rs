@@ -1,7 +1,7 @@
 //! `flow`: runs a file of tasks as one graph of jobs, and lists, shows, waits for, cancels and tries again
 //! such graphs.
 
-use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::bail;
 use serde_json::{Map, Value, json};
@@ -165,7 +165,7 @@ impl FlowArgs {
             let step = read.steps.iter().find(|known| known.name == step)?;
             Some(format!("{}:{}: ", options.file.display(), step.place))
         };
-        let submitted = submit(&mut link, jobs, place).await?;
+        let submitted = submit(&mut link, &id, jobs, place).await?;
         match (self.print.json, options.follow) {
             (true, _) => print::json(&json!({"flow": id, "jobs": submitted}))?,
             (false, _) => print::page(&format!("{id}\n"))?,
@@ -232,7 +232,7 @@ impl FlowArgs {
         let (mut link, flow) = self.find(name).await?;
         let program = program(&self.connect.target()?);
         let jobs = again::new_jobs(&mut link, &flow, &program).await?;
-        let submitted = submit(&mut link, jobs, |_| None).await?;
+        let submitted = submit(&mut link, &flow.id, jobs, |_| None).await?;
         match self.print.json {
             true => print::json(&json!({"flow": flow.id, "jobs": submitted}))?,
             false => print::page(&format!(
@@ -306,6 +306,7 @@ fn program(target: &Target) -> String {
 /// and its `place`.
 async fn submit(
     link: &mut Link,
+    flow: &str,
     jobs: Vec<Map<String, Value>>,
     place: impl Fn(&str) -> Option<String>,
 ) -> anyhow::Result<Vec<Value>> {
@@ -315,14 +316,21 @@ async fn submit(
     let labels = jobs.iter().map(|job| job.get("labels").cloned());
     let labels: Vec<Value> = labels.map(Option::unwrap_or_default).collect();
     let shared = SharedJobs::new(jobs, BatchLimits::of(link).await?);
+    let may_exist = Cell::new(false);
     let submitted = batch::submit(&shared.defaults, &shared.jobs, async |params| {
-        link.request("job.submit_many", params).await
+        batch::send(link, params, &may_exist).await
     });
     match submitted.await {
         Ok(submitted) => Ok(submitted),
         Err(error) => {
             let why = of_step(&error, &labels, place).unwrap_or_else(|| format!("{error:#}"));
-            bail!("{why} (nothing was submitted)");
+            match may_exist.get() {
+                false => bail!("{why} (nothing was submitted)"),
+                true => bail!(
+                    "{why}; it is unknown whether the jobs were submitted: `cc-executor flow show {flow}` shows \
+                     them if they were"
+                ),
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::cli::{
         find_job,
         forward::{ResendDelay, WriteIds},
         link::{self, Link, StartPolicy, VersionNotice},
-        stdin::Stdin,
+        stdin::{PIECE_BYTES_MAX, Stdin},
         target::Connect,
         wire::WireError,
     },
@@ -67,8 +67,16 @@ pub async fn input(args: InputArgs) -> anyhow::Result<ExitCode> {
         write_ids: WriteIds::new(),
     };
     if !args.text.is_empty() {
+        // A message has a longest length, and the server holds a bounded amount.
         let text = line(&args.text, !args.no_newline);
-        sender.send(&text, args.eof).await?;
+        let mut pieces = text.chunks(PIECE_BYTES_MAX).peekable();
+        while let Some(piece) = pieces.next() {
+            let is_last = pieces.peek().is_none();
+            sender.send(piece, args.eof && is_last).await?;
+        }
+        if text.is_empty() && args.eof {
+            sender.send(b"", true).await?;
+        }
     } else {
         if !(args.eof && io::stdin().is_terminal()) {
             let mut stdin = Stdin::start()?;

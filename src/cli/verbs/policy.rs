@@ -188,8 +188,7 @@ impl PolicyArgs {
         let Target::Local(layout) = target else {
             anyhow::bail!("the server does not answer; name a file with --policy");
         };
-        let data_dir = layout.root().display().to_string();
-        let options = [("data_dir".to_owned(), data_dir)].into();
+        let options = [("data_dir".to_owned(), layout.root().into())].into();
         let file = config::load(None, &options)?.settings.policy;
         let file = file.context("there is no policy in the settings; name a file with --policy")?;
         Ok((file, None))

@@ -1,7 +1,13 @@
 //! `restart`: stops the server and starts it again as it was started before, with this program. The
 //! new server adopts the running jobs.
 
-use std::{collections::BTreeMap, ffi::OsString, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, bail};
 use clap::Parser;
@@ -48,8 +54,8 @@ pub async fn restart(args: RestartArgs) -> anyhow::Result<ExitCode> {
              it; restart the container instead"
         ),
         Some(server) => {
-            let launch = launch_like(&server.launched, &layout);
-            check(&launch, &layout).context(
+            let mut launch = launch_like(&server.launched, &layout);
+            check(&mut launch, &layout).context(
                 "the old server goes on: this version would not start with its command line and variables",
             )?;
             let pid = server.pid;
@@ -98,31 +104,61 @@ fn is_another(client: &Client, launch: &ServerLaunch) -> bool {
     server.is_some_and(|argv| argv.get(1..) != Some(launch.args.as_slice()))
 }
 
-/// Whether this version would start a server with these words and variables; checked before the
-/// stop.
-fn check(launch: &ServerLaunch, layout: &Layout) -> anyhow::Result<()> {
+/// Whether this version would start a server with these words, variables and working directory; checked
+/// before the stop. A directory that is gone is replaced.
+fn check(launch: &mut ServerLaunch, layout: &Layout) -> anyhow::Result<()> {
     let words = ["cc-executor".into()]
         .into_iter()
         .chain(launch.args.iter().cloned());
     let Verb::Serve(args) = Cli::try_parse_from(words)?.verb else {
         bail!("it was not started by `serve`");
     };
-    let text = |(name, value): &(OsString, OsString)| {
-        Some((
-            name.to_str()?.to_owned(),
-            value.to_str().map(str::to_owned)?,
-        ))
-    };
-    let environment: BTreeMap<_, _> = launch.env.iter().filter_map(text).collect();
+    let variable =
+        |(name, value): &(OsString, OsString)| Some((name.to_str()?.to_owned(), value.clone()));
+    let environment: BTreeMap<_, _> = launch.env.iter().filter_map(variable).collect();
     let named = args.config.or_else(|| config::file_named_in(&environment));
     let mut options = args.settings.0;
     // The command line may name the directory relative to the old server's working directory.
-    if let Some(root) = layout.root().to_str() {
-        options.insert("data_dir".to_owned(), root.to_owned());
-    }
-    let file = named.map(|file| launch.cwd.join(file));
+    options.insert("data_dir".to_owned(), layout.root().into());
+    let file = named.as_ref().map(|file| launch.cwd.join(file));
     let loaded = config::load_from(file.as_deref(), environment, &options)?;
-    Ok(loaded.settings.check_listen()?)
+    loaded.settings.check_listen()?;
+    if is_usable(&launch.cwd) {
+        return Ok(());
+    }
+    let relative = named.filter(|file| file.is_relative());
+    if let Some(path) = relative.or_else(|| loaded.settings.relative_path()) {
+        bail!(
+            "its working directory {} is gone, and {} is relative to it; make that directory again, or stop \
+             the server and start it with absolute paths",
+            launch.cwd.display(),
+            path.display()
+        );
+    }
+    launch.cwd = PathBuf::from("/");
+    name_data_dir(&mut launch.args, layout);
+    Ok(())
+}
+
+/// Whether a process can be started in this directory.
+fn is_usable(cwd: &Path) -> bool {
+    cwd.is_dir() && rustix::fs::access(cwd, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// Names the data directory by its absolute path, in the place of whatever names it now.
+fn name_data_dir(args: &mut Vec<OsString>, layout: &Layout) {
+    const OPTION: &str = "--data-dir";
+    let mut named: Vec<OsString> = vec!["serve".into(), OPTION.into(), layout.root().into()];
+    let mut rest = args.drain(..).skip(1);
+    while let Some(word) = rest.next() {
+        if word == OPTION {
+            rest.next();
+        } else if !word.as_bytes().starts_with(b"--data-dir=") {
+            named.push(word);
+        }
+    }
+    drop(rest);
+    *args = named;
 }
 
 /// The old server's command line, variables and working directory for the new one.
@@ -149,6 +185,20 @@ mod tests {
             argv: words.iter().map(Into::into).collect(),
             env: vec![("PATH".into(), "/bin".into()), ("A".into(), "b".into())],
             cwd: "/srv".into(),
+        }
+    }
+
+    #[test]
+    fn the_data_directory_is_named_once() {
+        let layout = Layout::new("/data");
+        for given in [
+            &["serve", "--listen", "none"][..],
+            &["serve", "--data-dir", "../x", "--listen", "none"],
+            &["serve", "--listen", "none", "--data-dir=x"],
+        ] {
+            let mut args: Vec<OsString> = given.iter().map(Into::into).collect();
+            name_data_dir(&mut args, &layout);
+            assert_eq!(args, ["serve", "--data-dir", "/data", "--listen", "none"]);
         }
     }
 

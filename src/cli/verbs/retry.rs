@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::tail;
 use crate::cli::{
     connect::{
+        client::RequestError,
         jobs::Jobs,
         link::{self, Link, VersionNotice},
     },
@@ -18,7 +19,8 @@ use crate::cli::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Prints the ids of the new jobs. They have the command, environment and stdin of the old ones; input \
-that was sent to an interactive job is not sent again. Exit code: 0 when all were submitted, 1 when \
+that was sent to an interactive job is not sent again. They go on when this command ends, also those of \
+jobs that were submitted with on_disconnect. Exit code: 0 when all were submitted, 1 when \
 one was not.")]
 pub struct RetryArgs {
     #[command(flatten)]
@@ -40,13 +42,15 @@ pub async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     }
     let mut last = None;
     let act = async |link: &mut Link, job| {
+        let mut params = json!({"job": job});
         if args.with_dependants {
-            let reply = send(link, json!({"job": job, "with_dependants": true})).await?;
+            params["with_dependants"] = json!(true);
+            let reply = send(link, params).await?;
             let jobs = reply["jobs"].as_array().into_iter().flatten();
             let ids = jobs.filter_map(|job| Some(format!("{}\n", job["id"].as_str()?)));
             return print::page(&ids.collect::<String>());
         }
-        let job = ShownJob::read(&send(link, json!({"job": job})).await?)?;
+        let job = ShownJob::read(&send(link, params).await?)?;
         if !args.tail {
             print::page(&format!("{}\n", job.id))?;
         }
@@ -68,13 +72,28 @@ pub async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Sends a `job.retry`. The request has no idempotency key, so it is not repeated after a lost reply:
-/// that could make a second job.
-async fn send(link: &mut Link, params: Value) -> anyhow::Result<Value> {
-    match link.try_request("job.retry", &params).await? {
+/// Sends a `job.retry`. The new job must not be cancelled because this process ends and closes its
+/// connection. The request has no idempotency key, so it is not repeated after a lost reply: that could make
+/// a second job.
+async fn send(link: &mut Link, mut params: Value) -> anyhow::Result<Value> {
+    params["on_disconnect"] = json!("continue");
+    let mut reply = link.try_request("job.retry", &params).await;
+    // A server of an earlier version refuses the key.
+    if reply.as_ref().is_err_and(does_not_know_the_key) {
+        params
+            .as_object_mut()
+            .map(|keys| keys.remove("on_disconnect"));
+        reply = link.try_request("job.retry", &params).await;
+    }
+    match reply? {
         Some(reply) => Ok(reply),
         None => bail!(
             "the server went away before it answered; `cc-executor ls` shows whether there is a new job"
         ),
     }
+}
+
+fn does_not_know_the_key(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<RequestError>();
+    matches!(refused, Some(RequestError::Refused(error)) if error.data["key"] == "on_disconnect")
 }

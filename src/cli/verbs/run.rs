@@ -23,7 +23,7 @@ use crate::{
             stdin::Stdin,
             target::Connect,
         },
-        new_job::options::JobOptions,
+        new_job::options::{JobOptions, keep_after_disconnect},
         render::{
             describe, duration, exit_code,
             job::ShownJob,
@@ -98,15 +98,17 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         stream: None,
         encoding: FollowEncoding::Binary,
     };
-    if !args.detach {
-        new_job.insert("tail".to_owned(), Value::Object(tail.params()));
+    match args.detach {
+        true => keep_after_disconnect(&mut new_job),
+        false => drop(new_job.insert("tail".to_owned(), Value::Object(tail.params()))),
     }
     let mut signals = Signals::watch()?;
-    let submission = SubmitInProgress::default();
+    let submission = SubmitInProgress::of(&new_job);
     let submitting = submission.submit(target, new_job, VersionNotice::OnTerminal);
     let (signal, submitted) =
-        submit_unless_signalled(submitting, &submission.sent, &mut signals).await;
+        submit_unless_signalled(submitting, &submission.may_exist, &mut signals).await;
     let Some(submitted) = submitted else {
+        submission.print_interrupted();
         return Ok(ExitCode::from(exit_code_of_signal(signal)));
     };
     let (link, reply) = submitted?;
@@ -138,11 +140,11 @@ async fn watch(
         .await
 }
 
-/// Submits the job. A signal before the request was sent ends the wait (`None`). After that the job
-/// may exist: the first signal is returned with the reply, and a second one ends the wait.
+/// Submits the job. A signal while no job may exist ends the wait (`None`). Of one that may exist the first
+/// signal is returned with the reply, and a second one ends the wait.
 async fn submit_unless_signalled<T>(
     submitting: impl Future<Output = T>,
-    sent: &Cell<bool>,
+    may_exist: &Cell<bool>,
     signals: &mut Signals,
 ) -> (Option<SignalRequest>, Option<T>) {
     pin!(submitting);
@@ -151,7 +153,7 @@ async fn submit_unless_signalled<T>(
         select! {
             done = &mut submitting => return (first, Some(done)),
             signal = signals.next() => {
-                if first.is_some() || !sent.get() {
+                if first.is_some() || !may_exist.get() {
                     return (Some(signal), None);
                 }
                 first = Some(signal);

@@ -46,7 +46,7 @@ use crate::{
         tokens::Tokens,
     },
     spool::Layout,
-    sys::{descriptors, memory, shutdown, threads},
+    sys::{descriptors, memory, shutdown, threads, waiting_io::WaitingIo},
     telemetry::Telemetry,
 };
 
@@ -316,7 +316,7 @@ fn server_state(
 /// Writes down how this server was started, for `restart`. The file is replaced as a whole, so that
 /// a reader never sees half of it.
 fn write_start(claim: &DataDirClaim) -> anyhow::Result<()> {
-    let bytes = serde_json::to_vec(&ServerStart::of_this_process()?)?;
+    let bytes = serde_json::to_vec(&ServerStart::of_this_process())?;
     let draft = format!("{}.draft", Layout::START);
     Ok(claim
         .directory
@@ -334,9 +334,8 @@ fn print_ready_line(state: &ServerState, claim: &DataDirClaim) {
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    let mut stdout = std::io::stdout().lock();
-    let line = escape::visible_json(&line.to_string());
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    let line = escape::visible_json(&line.to_string()) + "\n";
+    let _ = WaitingIo(std::io::stdout()).write_all(line.as_bytes());
 }
 
 /// Notifies the service manager, if NOTIFY_SOCKET names one (sd_notify(3)).

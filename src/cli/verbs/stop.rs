@@ -22,12 +22,14 @@ use tokio::task::spawn_blocking;
 use crate::{
     cli::{
         connect::{
+            client::RequestError,
             dial::{self, ConnectError},
             find_job::{self, LIVE},
             holder,
             link::{self, Link, VersionNotice},
             proc::{self, Launched},
             target::{DataDir, Target},
+            wire::WireError,
         },
         render::print,
     },
@@ -85,13 +87,26 @@ async fn end_live_jobs(link: &mut Link, kill: bool) -> anyhow::Result<()> {
         }
         for job in live.iter().filter(|_| kill) {
             let params = json!({"job": job.id, "action": "kill", "actor": "cli"});
-            link.request("job.control", &params).await?;
+            unless_deleted(link.request("job.control", &params).await)?;
         }
         print::line_on_terminal(&format!("waiting for {} jobs", live.len()));
         for job in &live {
-            link.wait_for_end(&job.id).await?;
+            unless_deleted(link.wait_for_end(&job.id).await)?;
         }
     }
+}
+
+/// A job that was deleted in the meantime has ended before.
+fn unless_deleted<T>(done: anyhow::Result<T>) -> anyhow::Result<()> {
+    match done {
+        Err(error) if !is_not_found(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref();
+    matches!(refused, Some(RequestError::Refused(error)) if error.code == WireError::NOT_FOUND)
 }
 
 /// A server process, held by a pidfd.

@@ -2,7 +2,9 @@
 
 use std::{cell::Cell, collections::HashMap, path::PathBuf, process::ExitCode};
 
+use anyhow::anyhow;
 use serde_json::{Map, Value};
+use tokio::select;
 
 use crate::{
     cli::{
@@ -10,9 +12,14 @@ use crate::{
             client::RequestError,
             find_job,
             link::{self, Link, VersionNotice},
+            signals::Signals,
             target::{Connect, Target},
         },
-        new_job::{caller::ShellCaller, many, options::JobOptions},
+        new_job::{
+            caller::ShellCaller,
+            many,
+            options::{JobOptions, keep_after_disconnect},
+        },
         render::{job::ShownJob, print},
     },
     job::JobSpec,
@@ -42,14 +49,33 @@ pub struct SubmitArgs {
 pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let target = args.connect.target()?;
     if let Some(path) = &args.many {
-        let jobs = many::read(path, &args.job.template(caller(&target).as_ref())?)?;
-        let mut link = link::open_always(target, VersionNotice::Always).await?;
-        return many::submit(&mut link, jobs, args.json).await;
+        let template = args.job.template(caller(&target).as_ref())?;
+        let submission = many::ManyJobs::read(path, &template, args.job.idempotency_key())?;
+        // Only now, so that Ctrl-C ends a read of stdin.
+        let mut signals = Signals::watch()?;
+        let submitting = async {
+            let mut link = link::open_always(target, VersionNotice::Always).await?;
+            submission.submit(&mut link, args.json).await
+        };
+        return select! {
+            done = submitting => done,
+            signal = signals.next() => {
+                print::line(&format!("interrupted: {}", submission.progress()));
+                Ok(ExitCode::from(signal.exit_code()))
+            }
+        };
     }
-    let new_job = describe(&args.job, &target, JobSpec::QUEUE)?;
-    let (_, reply) = SubmitInProgress::default()
-        .submit(target, new_job, VersionNotice::Always)
-        .await?;
+    let mut new_job = describe(&args.job, &target, JobSpec::QUEUE)?;
+    keep_after_disconnect(&mut new_job);
+    let submission = SubmitInProgress::of(&new_job);
+    let mut signals = Signals::watch()?;
+    let (_, reply) = select! {
+        done = submission.submit(target, new_job, VersionNotice::Always) => done?,
+        signal = signals.next() => {
+            submission.print_interrupted();
+            return Ok(ExitCode::from(signal.exit_code()));
+        }
+    };
     let job = ShownJob::read(&reply["job"])?;
     if args.json {
         print::json(&reply)?;
@@ -85,13 +111,39 @@ fn caller(target: &Target) -> Option<ShellCaller> {
 }
 
 /// A `job.submit` in progress.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SubmitInProgress {
-    /// Whether the request may have reached the server: from then on the job may exist.
-    pub sent: Cell<bool>,
+    /// Whether the request may have reached the server, without a reply: then the job may exist.
+    pub may_exist: Cell<bool>,
+    key: String,
 }
 
 impl SubmitInProgress {
+    /// Before anything is sent.
+    pub fn of(new_job: &Map<String, Value>) -> Self {
+        let key = new_job.get("idempotency_key").and_then(Value::as_str);
+        Self {
+            may_exist: Cell::new(false),
+            key: key.unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// What is known of a job of which no reply has told.
+    fn unknown(&self) -> String {
+        format!(
+            "it is unknown whether the job was submitted; `cc-executor ls` shows it if it was, and the same \
+             command with --key {} submits it only if it was not",
+            self.key
+        )
+    }
+
+    /// Says that a signal ended the wait for the reply, if the job may exist.
+    pub fn print_interrupted(&self) {
+        if self.may_exist.get() {
+            print::line(&format!("interrupted: {}", self.unknown()));
+        }
+    }
+
     /// Submits until there is a reply; the idempotency key prevents a second job. Returns the
     /// connection on which the reply came, and the reply.
     pub async fn submit(
@@ -103,19 +155,19 @@ impl SubmitInProgress {
         let mut link = link::open_always(target, notice).await?;
         find_job::resolve_after(&mut link, &mut new_job, &mut HashMap::new()).await?;
         let mut new_job = Value::Object(new_job);
-        self.sent.set(true);
-        let reply = match link.request("job.submit", &new_job).await {
-            // A server of an earlier version refuses the key, and gives its own limits to every
-            // job.
-            Err(error) if does_not_know_limits(&error) => {
-                if let Some(keys) = new_job.as_object_mut() {
-                    keys.remove("limits");
-                }
-                link.request("job.submit", &new_job).await?
+        let mut reply = link.submit("job.submit", &new_job, &self.may_exist).await;
+        // A server of an earlier version refuses the key, and gives its own limits to every job.
+        if reply.as_ref().is_err_and(does_not_know_limits) {
+            if let Some(keys) = new_job.as_object_mut() {
+                keys.remove("limits");
             }
-            reply => reply?,
-        };
-        Ok((link, reply))
+            reply = link.submit("job.submit", &new_job, &self.may_exist).await;
+        }
+        match reply {
+            Ok(reply) => Ok((link, reply)),
+            Err(error) if self.may_exist.get() => Err(anyhow!("{error:#}; {}", self.unknown())),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -100,12 +100,16 @@ async fn show(
     mut timestamps: Option<LineTimestamps>,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
+    let mut told_of_loss = false;
     loop {
         match follow.next().await? {
-            FollowEvent::Output(frame) => match &mut timestamps {
-                Some(timestamps) => print::out(&timestamps.prefix_lines(&frame))?,
-                None => print::out(&frame.data)?,
-            },
+            FollowEvent::Output(frame) => {
+                told_of_loss = false;
+                match &mut timestamps {
+                    Some(timestamps) => print::out(&timestamps.prefix_lines(&frame))?,
+                    None => print::out(&frame.data)?,
+                }
+            }
             FollowEvent::Notification(params) => print::json(&params)?,
             FollowEvent::Gap(gap) if !json => print::line(&format!(
                 "bytes {} to {} are missing ({})",
@@ -115,8 +119,10 @@ async fn show(
             )),
             FollowEvent::End(_) => return Ok(ExitCode::SUCCESS),
             FollowEvent::CaughtUp if !follow.will_end() => return Ok(ExitCode::SUCCESS),
-            FollowEvent::Disconnected => {
-                print::line_on_terminal("the server is gone; waiting for it")
+            // Once, however often connections are made and lost again.
+            FollowEvent::Disconnected if !told_of_loss => {
+                told_of_loss = true;
+                print::line_on_terminal("the server is gone; waiting for it");
             }
             _ => {}
         }

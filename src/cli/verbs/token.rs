@@ -1,11 +1,7 @@
 //! `token`: prints the administrator's token of a data directory; makes, lists, revokes, replaces and
 //! narrows tokens with scopes.
 
-use std::{
-    io::{Read, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io::Read, process::ExitCode};
 
 use anyhow::{Context, bail};
 use chrono::DateTime;
@@ -27,12 +23,11 @@ use crate::{
             times::{self, Clock},
         },
     },
-    config,
     data_dir::OwnDir,
     escape::visible,
     job::{Micros, Seconds},
     protocol::auth::Token,
-    sys::clock,
+    sys::{clock, waiting_io::WaitingIo},
 };
 
 /// Options of `token`.
@@ -165,7 +160,7 @@ fn expiry(text: &str) -> Result<Micros, String> {
 /// Runs the subcommand; prints the administrator's token if there is none.
 pub async fn token(args: TokenArgs) -> anyhow::Result<ExitCode> {
     let Some(command) = &args.command else {
-        return print_admin(args.connect.data_dir());
+        return print_admin(&args.connect);
     };
     if let TokenCommand::Narrow(options) = command {
         return narrow(&args, options);
@@ -194,8 +189,8 @@ pub async fn token(args: TokenArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Prints the administrator's token and nothing else.
-fn print_admin(data_dir: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let path = config::data_dir(data_dir);
+fn print_admin(connect: &Connect) -> anyhow::Result<ExitCode> {
+    let path = connect.layout()?.root().to_owned();
     let missing = || {
         format!(
             "there is no token in {}; `cc-executor serve` creates it at its first start",
@@ -204,7 +199,7 @@ fn print_admin(data_dir: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     };
     let directory = OwnDir::open(&path)?.with_context(missing)?;
     let token = Token::load(&directory)?.with_context(missing)?;
-    writeln!(std::io::stdout(), "{}", token.secret())?;
+    print::out(format!("{}\n", token.secret()).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -227,7 +222,8 @@ fn narrow(args: &TokenArgs, options: &NarrowOptions) -> anyhow::Result<ExitCode>
         None => {
             let mut text = String::new();
             let most = wire::TEXT_BYTES_MAX as u64 + 2;
-            std::io::stdin().take(most).read_to_string(&mut text)?;
+            let stdin = WaitingIo(std::io::stdin());
+            stdin.take(most).read_to_string(&mut text)?;
             text
         }
     };

@@ -208,18 +208,18 @@ fn deciding_job(result: &Value) -> anyhow::Result<Option<ShownJob>> {
     }
 }
 
-/// One result from several: whether all were met, and all jobs in the order of the command line.
+/// One result from several: whether all were met, and all jobs in the order of the command line. Of one it
+/// is the server's reply.
 fn summary(results: &[Value]) -> Value {
+    if let [Value::Object(only)] = results {
+        return Value::Object(only.clone());
+    }
     let jobs = results
         .iter()
         .filter_map(|result| result["jobs"].as_array());
     let jobs: Vec<&Value> = jobs.flatten().collect();
     let met = results.iter().all(|result| result["met"] == true);
-    let job = match results {
-        [only] => only["job"].clone(),
-        _ => Value::Null,
-    };
-    json!({"met": met, "job": job, "jobs": jobs})
+    json!({"met": met, "job": null, "jobs": jobs})
 }
 
 #[cfg(test)]
@@ -292,6 +292,19 @@ mod tests {
         assert_eq!(code(&until, &[met(running.clone())]), 0);
         let late = json!({"met": false, "job": null, "jobs": [running]});
         assert_eq!(code(&until, &[late]), 124);
+    }
+
+    #[test]
+    fn one_reply_is_printed_as_it_came() {
+        let good = met(job("succeeded", json!(null), json!(0)));
+        let mut long = good.clone();
+        (long["truncated"], long["offset"]) = (json!(true), json!(7));
+        assert_eq!(summary(std::slice::from_ref(&long)), long);
+        let both = summary(&[good.clone(), good.clone()]);
+        let jobs = [&good["job"], &good["job"]];
+        assert_eq!(both, json!({"met": true, "job": null, "jobs": jobs}));
+        let none = json!({"met": false, "job": null, "jobs": []});
+        assert_eq!(summary(&[Value::Null]), none);
     }
 
     #[test]

@@ -104,6 +104,11 @@ impl Relay {
         !self.held.is_empty()
     }
 
+    /// How many requests wait for their answers.
+    pub fn waiting(&self) -> usize {
+        self.held.iter().count()
+    }
+
     /// Whether neither side waits for an answer, and nothing is to be sent.
     pub fn is_idle(&self) -> bool {
         self.held.is_empty() && self.server_requests.is_empty() && self.to_server.is_empty()

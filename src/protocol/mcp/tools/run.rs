@@ -142,6 +142,8 @@ fn new_job(call: &ToolCall<'_>, params: &Params<'_>) -> Result<Map<String, Value
     let has_stdin = params.get("stdin").is_some();
     let interactive = interactive.unwrap_or(!has_stdin) || ask_user;
     job.insert("interactive".to_owned(), interactive.into());
+    // Whatever its queue says: the client closes and opens connections as it likes.
+    job.insert("on_disconnect".to_owned(), "continue".into());
     let mut labels = call.client.labels();
     if ask_user {
         labels.insert(ASK_USER_LABEL.to_owned(), "true".to_owned());
