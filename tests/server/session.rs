@@ -400,3 +400,20 @@ fn a_client_that_does_not_read_its_replies_to_submits_keeps_nobody_from_the_data
         deaf.reply(id).expect("submitted");
     }
 }
+
+/// While its own requests are as many bytes as may wait, the server does not read from it, and so not its
+/// answers to pings.
+#[test]
+fn a_client_that_answers_pings_is_not_silent_while_its_requests_are_worked_on() {
+    let bounds = [
+        ["--in-flight-bytes-max", "200"],
+        ["--ping-interval-s", "1"],
+        ["--pings-unanswered-max", "1"],
+    ];
+    let server = Server::with(bounds.as_flattened(), &[]);
+    let mut client = server.connect();
+    let params = json!({"argv": ["sh", "-c", "sleep 5", "x".repeat(200)]});
+    let tested = client.ok("notice.test", params);
+    assert_eq!(tested["results"][0]["delivered"], true, "{tested}");
+    client.still_works();
+}

@@ -64,7 +64,7 @@ pub struct Session {
     pub(super) in_flight: Arc<Semaphore>,
     began_at: Instant,
     last_received_at: Mutex<Instant>,
-    /// Cancelled when the session ends, also by a task that finds that it cannot go on.
+    /// Cancelled when the session ends, and by an exchange of MCP that ends.
     pub over: CancellationToken,
 }
 
@@ -87,7 +87,7 @@ impl Session {
         }
         let in_flight_max = usize::try_from(server.settings.in_flight_max).unwrap_or(1);
         Self {
-            tails: Tails::new(server.settings.subscriptions_max, over.clone()),
+            tails: Tails::new(server.settings.subscriptions_max),
             outbox,
             queued: ByteSemaphore::new(
                 server.settings.in_flight_bytes_max,
