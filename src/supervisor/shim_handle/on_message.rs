@@ -108,6 +108,11 @@ impl ShimHandle {
                     let _ = done.send(answer);
                 }
             }
+            FromShim::LastSign { boottime_us, .. } => {
+                if let Some(done) = self.last_signs.pop_front() {
+                    let _ = done.send(boottime_us);
+                }
+            }
             FromShim::Waiting { .. }
             | FromShim::Trouble { .. }
             | FromShim::Stopping { .. }
@@ -274,6 +279,7 @@ impl ShimHandle {
         for (_, done) in std::mem::take(&mut self.inputs.pending) {
             let _ = done.send(InputAnswer::Closed);
         }
+        self.last_signs.clear();
         let start = self.started.take().map(|(started, _)| started);
         self.task = ShimTask::Ended(key);
         let watch = watched.into_watch().await;
