@@ -11,7 +11,7 @@ use super::{
         BatchedFuture, ConcurrentFuture, ConcurrentOutcome, Method, MethodFuture, Mode, Outcome,
         Parameters,
     },
-    outbox::{QueuedReply, ReplyPermit, SessionClosed},
+    outbox::{PausedTails, QueuedReply, ReplyPermit, SessionClosed},
     session::Session,
     tails::Granted,
 };
@@ -241,7 +241,8 @@ async fn execute(session: &Session, task: ReadyRequest, run: Run) {
         return;
     }
     let paused = (task.method.wakes_tails)(&task.params);
-    let _pause = session.outbox.pause_notifications(paused);
+    let pause = || session.outbox.pause_notifications(paused);
+    let _pause = (paused != PausedTails::None).then(pause);
     let is_long = (task.method.long_reply)(&task.params);
     let _long_reply = long_reply_permit(session, is_long).await;
     let read_only = task.method.read_only;

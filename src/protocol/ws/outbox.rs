@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::{
 use crate::{
     job::{JobId, JobNumber, JobRef},
     protocol::limits::{
-        buffered::BufferKind,
+        buffered::{BufferKind, PROGRESS_BYTES},
         byte_semaphore::{BytePermit, ByteSemaphore},
         memory_budget::SessionUsage,
     },
@@ -145,6 +145,8 @@ pub struct PingCount(Mutex<Pings>);
 struct Pings {
     is_reading: bool,
     unanswered: u64,
+    /// How many bytes had arrived at the last answer or progress.
+    arrived: u64,
 }
 
 impl PingCount {
@@ -155,12 +157,17 @@ impl PingCount {
 
     /// A frame has come, of any kind; the session is busy with it.
     pub fn received(&self) {
-        *lock(&self.0) = Pings::default();
+        let mut pings = lock(&self.0);
+        (pings.is_reading, pings.unanswered) = (false, 0);
     }
 
-    /// Counts one more ping; returns how many were unanswered before it.
-    fn sent(&self) -> u64 {
+    /// Counts one more ping; returns how many were unanswered before it. A message that is not complete and
+    /// makes progress, by the bytes that have `arrived`, is as good as answers: those cannot come in between.
+    fn sent(&self, arrived: u64) -> u64 {
         let mut pings = lock(&self.0);
+        if arrived - pings.arrived >= PROGRESS_BYTES as u64 {
+            (pings.unanswered, pings.arrived) = (0, arrived);
+        }
         let before = pings.unanswered;
         pings.unanswered += u64::from(pings.is_reading);
         before
@@ -309,6 +316,9 @@ impl Outbox {
 
     /// Returns when the notifications of this job's tails may be queued.
     pub async fn resumed(&self, id: JobId, number: JobNumber) {
+        if !self.is_paused(id, number) {
+            return;
+        }
         let mut paused = self.paused.subscribe();
         // It fails only without a sender, and `self` is one.
         let _ = paused.wait_for(|paused| !paused.has(id, number)).await;
@@ -400,7 +410,7 @@ impl OutboxWriter {
 
     /// Counts one more ping; true if too many are unanswered.
     fn is_unresponsive(&self) -> bool {
-        self.pings.sent() >= self.config.unanswered_max
+        self.pings.sent(self.usage.arrived()) >= self.config.unanswered_max
     }
 
     /// Hands a message to the connection; flushes only when no other reply waits, and either no notification

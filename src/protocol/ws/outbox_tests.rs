@@ -274,6 +274,28 @@ async fn a_client_that_is_not_read_from_is_not_called_silent() {
     assert!(begun.elapsed() >= 3 * CONFIG.ping_interval);
 }
 
+/// One long frame on a slow line has no place for an answer.
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_message_arrives_slowly_is_not_called_silent() {
+    let pings = Arc::<PingCount>::default();
+    let usage = MemoryBudget::new(1 << 20).session_usage();
+    let (_outbox, writer, _last) = super::outbox(CONFIG, pings.clone(), usage.clone());
+    let mut client = Client::default();
+    client.read(1000);
+    let seen = client.clone();
+    let written = tokio::spawn(async move { writer.run(&mut client).await });
+    pings.reading();
+    let mut ticks = tokio::time::interval(3 * CONFIG.ping_interval);
+    while seen.got().len() < 50 {
+        ticks.tick().await;
+        usage.received(PROGRESS_BYTES);
+    }
+    assert!(!written.is_finished());
+    // A byte now and then is no progress.
+    usage.received(1);
+    assert_eq!(written.await.expect("no panic"), Written::Unresponsive);
+}
+
 #[tokio::test]
 async fn a_pause_holds_back_the_tails_that_it_is_about() {
     let (outbox, _writer, _last) = outbox(CONFIG, Arc::default());
