@@ -112,6 +112,7 @@ impl Inbox {
     }
 
     async fn take(&self, session: &Session, text: Utf8Bytes) -> Result<(), SessionClosed> {
+        session.wait_for_room(text.len()).await;
         match self {
             Self::Requests(requests) => session.on_text(text, requests).await,
             Self::Mcp(messages) => session.on_mcp_text(text, messages).await,
@@ -331,8 +332,6 @@ async fn read(
     pings: &PingCount,
 ) -> SessionEnd {
     loop {
-        // A client that sends faster than its requests are executed is not read from for a while.
-        session.queued.wait_below_max().await;
         session.rate_limiter.wait_until_allowed().await;
         pings.reading();
         let frame = stream.next().await;

@@ -172,6 +172,20 @@ impl Session {
         }
     }
 
+    /// Waits until the requests that are not done are few enough for one more, whose message of `bytes` bytes
+    /// has arrived. A client that sends faster than its requests are executed is not read from meanwhile; until
+    /// it does, its pings are answered, and it is noticed when it leaves.
+    pub async fn wait_for_room(&self, bytes: usize) {
+        if self.queued.is_below_max() {
+            return;
+        }
+        // The message is whole: the client cannot make progress with it.
+        self.usage.message_complete();
+        let waiting = ByteSemaphore::new(u64::MAX, self.usage.clone(), BufferKind::Requests);
+        let _held = waiting.add(bytes);
+        self.queued.wait_below_max().await;
+    }
+
     /// Sends a message that answers no request in flight.
     pub async fn send(&self, text: String) -> Result<(), SessionClosed> {
         self.rate_limiter.charge_reply(text.len());
