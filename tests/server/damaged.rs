@@ -430,6 +430,14 @@ fn what_cannot_be_read_is_one_gap_and_its_session_goes_on() {
             transcript.take(&told);
         }
         tails[1].1.verified();
+        // A query finds the rest of it.
+        let sql = "SELECT job, sum(bytes) FROM history_output GROUP BY job ORDER BY job";
+        let rows = client.ok("history.query", json!({"sql": sql}))["rows"].clone();
+        let there = large["output_bytes"].as_u64().expect("a length") - (third_at - second_at);
+        assert_eq!(
+            rows,
+            json!([[small["number"], 6], [large["number"], there]])
+        );
         // From the middle of the gap, and from behind it.
         for (from, to) in [(second_at + 10, *third_at), (*third_at, *third_at)] {
             let reply = client.ok("job.read", json!({"job": large["id"], "from": from}));
