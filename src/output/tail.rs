@@ -321,8 +321,8 @@ impl OutputTail {
         Ok(batch.at_end && !stuck)
     }
 
-    /// What it has not returned yet becomes a gap: the job was deleted while this tail read it, or it is
-    /// there and its bytes are not.
+    /// Turns what it has not returned yet into a gap: the job was deleted while this tail read it, or the job
+    /// is there and its bytes are not.
     fn skip_to_end(&mut self, job_is_there: bool) {
         let from = self.cursor.offset;
         let to = self.end.as_ref().map_or(from, |end| end.output_bytes);

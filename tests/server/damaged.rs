@@ -460,8 +460,8 @@ fn what_cannot_be_read_is_one_gap_and_its_session_goes_on() {
     assert!(lines <= 60, "{lines} lines for a few readers");
 }
 
-/// Of a segment that is still written nobody knows where it ends, so there is no gap to tell: the tail ends
-/// with an error, and can be begun again where it stopped.
+/// The end of a segment that is still written is unknown, so there is no gap to tell: the tail ends with an
+/// error, and can be begun again where it stopped.
 #[test]
 fn a_tail_of_a_running_job_that_cannot_be_read_ends_with_an_error() {
     let server = Server::start();

@@ -248,7 +248,7 @@ async fn execute(session: &Session, task: ReadyRequest, run: Run) {
     let read_only = task.method.read_only;
     let (reply_to, params, _bytes) = task.split();
     let outcome = match read_only {
-        // Nobody is left to read the reply.
+        // Once the client has left, its reply is of no use.
         true => session.over.run_until_cancelled(run(session, params)).await,
         false => Some(run(session, params).await),
     };

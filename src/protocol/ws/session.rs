@@ -173,8 +173,8 @@ impl Session {
     }
 
     /// Waits until the requests that are not done are few enough for one more, whose message of `bytes` bytes
-    /// has arrived. A client that sends faster than its requests are executed is not read from meanwhile; until
-    /// it does, its pings are answered, and it is noticed when it leaves.
+    /// has arrived. Meanwhile the session is not read from. The bound is checked only now, so that until then
+    /// pings are answered, and the server sees when the client leaves.
     pub async fn wait_for_room(&self, bytes: usize) {
         if self.queued.is_below_max() {
             return;

@@ -138,7 +138,7 @@ impl Tails {
         // There may be many tails: a value moved inside the task would take its memory twice.
         let task = tokio::spawn(async move {
             if let Err(error) = sender.run(&mut tail).await {
-                // If the session is over, nobody is left to be told.
+                // It fails only where the session is over.
                 let _ = sender.fail(&tail, error).await;
             }
         });

@@ -155,7 +155,7 @@ struct ShimHandle {
     inputs: PendingInputs,
     /// A start that is committed at this time, unless the end comes first and is committed with it.
     started: Option<(StartedAttempt, Instant)>,
-    /// Who waits to hear of the last sign of life, in the order in which the shim was asked.
+    /// The waits for an answer about the last sign of life, in the order in which the shim was asked.
     last_signs: VecDeque<oneshot::Sender<Option<u64>>>,
     /// Whether the shim takes secrets, as its welcome has said.
     takes_secrets: bool,
