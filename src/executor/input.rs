@@ -47,13 +47,14 @@ impl Executor {
                         job: number,
                         attempt,
                     };
-                    self.inner.last_inputs.note(&self.inner.hub, number);
                     let silent =
                         silent.get_or_insert_with(|| SilentShim::new(key, &self.inner.hub));
                     silent.check(key)?;
                     let passed_on = self.inner.supervisor.input(&shim, key, input.clone());
                     if let Ok(answer) = passed_on.await {
-                        return accepted(number, bytes, answer);
+                        let accepted = accepted(number, bytes, answer)?;
+                        self.inner.last_inputs.note(&self.inner.hub, number);
+                        return Ok(accepted);
                     }
                     silent.wait().await;
                 }

@@ -1,7 +1,8 @@
 //! Remembers when each running job was last given input or resumed: a job does not count as quiet
 //! before it had time to answer.
 //!
-//! It is kept in memory only; inputs before a restart of the server are forgotten.
+//! It is kept in memory only, for shims of earlier versions: others tell it themselves, also after a restart
+//! of the server.
 
 use std::{
     collections::HashMap,

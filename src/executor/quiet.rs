@@ -57,9 +57,14 @@ impl Executor {
         one: &WaitedJob,
         silence: &mut SilenceTimer,
     ) -> Result<Duration, Error> {
+        let number = one.job.number;
+        if let Some(sign_us) = self.inner.supervisor.last_sign(number).await {
+            return Ok(clock::since_boottime(sign_us));
+        }
+        // A shim of an earlier version, or one that does not answer now.
         let (sign, age) = self.sign_of_life(one).await?;
         let silent_for = silence.silent_for(sign, age);
-        let spoken_to = self.inner.last_inputs.age(one.job.number);
+        let spoken_to = self.inner.last_inputs.age(number);
         Ok(spoken_to.map_or(silent_for, |age| silent_for.min(age)))
     }
 

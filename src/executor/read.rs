@@ -6,8 +6,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Error, Executor, ExecutorInner};
 use crate::{
-    job::{Chunk, Gap, Job, JobId, JobRef, Offset, Stream},
-    output::{self, Cursor, Item, Observed, TailEvent, TailOptions, tail},
+    job::{Chunk, Gap, Job, JobId, JobNumber, JobRef, Offset, Stream},
+    output::{self, Cursor, Item, Observed, ReadError, TailEvent, TailOptions, tail},
     store::Include,
 };
 
@@ -22,9 +22,19 @@ impl Tail {
         self.0.job_id()
     }
 
+    /// The number of that job.
+    pub fn number(&self) -> JobNumber {
+        self.0.number()
+    }
+
     /// The offset at which it begins.
     pub fn from(&self) -> Offset {
         self.0.from()
+    }
+
+    /// The offset of the next byte that it reads.
+    pub fn next_offset(&self) -> Offset {
+        self.0.next_offset()
     }
 
     /// The next event; waits for it. `None` after the last one (`End`, or `CaughtUp` of a tail
@@ -99,33 +109,59 @@ impl Executor {
 
     /// Reads once, and waits for the first byte if that was asked for.
     pub async fn read(&self, job: JobRef, options: ReadOptions) -> Result<Read, Error> {
+        let number = self.number(job).await?;
+        let from = match options.wait.is_zero() {
+            true => options.from,
+            false => self.wait_to_read(job, &options).await?,
+        };
+        let job = self.snapshot(number).await?;
+        if options.from > job.output_bytes {
+            return Err(Error::beyond_end(job.output_bytes));
+        }
+        let mut reading = ReadProgress::new(&options, from);
+        reading.fill(&self.inner.log, number).await?;
+        let end = job.state.is_final() && reading.next >= job.output_bytes;
+        Ok(reading.result(end.then(|| Box::new(job))))
+    }
+
+    /// Waits until a read finds something to return, and no longer than it may; returns the offset from
+    /// which on it does. Before that there are only bytes of other streams.
+    pub async fn wait_to_read(&self, job: JobRef, options: &ReadOptions) -> Result<Offset, Error> {
         let ExecutorInner {
             store, log, hub, ..
         } = &*self.inner;
         let number = self.number(job).await?;
         let mut watch = hub.watch(number);
         let deadline = Instant::now() + options.wait;
-        let mut reading = ReadProgress::new(&options);
         let mut job = self.snapshot(number).await?;
         if options.from > job.output_bytes {
             return Err(Error::beyond_end(job.output_bytes));
         }
+        let streams = options.streams.as_deref();
+        let mut cursor = Cursor::new(options.from);
         loop {
             if watch.look() {
                 let now = store.job(JobRef::Number(number), Include::default());
                 job = now
                     .await?
                     .ok_or_else(|| Error::no_such_job(JobRef::Number(number)))?;
-                reading.cursor.look_again();
+                cursor.look_again();
             }
-            let at_end = reading.fill(log, number).await?;
-            let end = job.state.is_final() && reading.next >= job.output_bytes;
-            if end || reading.is_enough() || Instant::now() >= deadline {
-                return Ok(reading.result(end.then(|| Box::new(job))));
+            let batch = {
+                let _slot = self.read_slot().await?;
+                log.read(number, &mut cursor, piece_bytes(streams, 1))
+                    .await?
+            };
+            if let Some(item) = batch.items.iter().find(|item| is_wanted(item, streams)) {
+                return Ok(offset_of(item));
             }
-            if at_end {
+            let is_end = job.state.is_final() && cursor.offset >= job.output_bytes;
+            if is_end || Instant::now() >= deadline {
+                return Ok(cursor.offset);
+            }
+            if batch.at_end {
                 // After the deadline there is one more look, so that nothing is missed.
-                if let Ok(Err(_)) = timeout_at(deadline, watch.woken(reading.next)).await {
+                if let Ok(Err(_)) = timeout_at(deadline, watch.woken(cursor.offset)).await {
                     return Err(Error::stopping());
                 }
             }
@@ -133,12 +169,18 @@ impl Executor {
     }
 
     /// The last bytes of a job's output as one chunk: up to `bytes_max`, not across a gap, with the
-    /// stream of its last byte.
-    pub(super) async fn last_output(
-        &self,
-        job: &Job,
-        bytes_max: u64,
-    ) -> Result<Option<Chunk>, Error> {
+    /// stream of its last byte. `None` also where they cannot be read: the job is known all the same.
+    pub(super) async fn last_output(&self, job: &Job, bytes_max: u64) -> Option<Chunk> {
+        match self.read_last(job, bytes_max).await {
+            Ok(last) => last,
+            Err(error) => {
+                tracing::warn!(job = job.number, %error, "the end of an output cannot be read");
+                None
+            }
+        }
+    }
+
+    async fn read_last(&self, job: &Job, bytes_max: u64) -> Result<Option<Chunk>, ReadError> {
         let mut cursor = Cursor::new(job.output_bytes.saturating_sub(bytes_max));
         let mut last: Option<Chunk> = None;
         while cursor.offset < job.output_bytes {
@@ -192,72 +234,96 @@ fn keep_last(mut chunk: Chunk, bytes_max: usize) -> Chunk {
     chunk
 }
 
-/// How far one read searches for bytes of the requested streams, bytes.
+/// How much is read at once to find bytes of the requested streams among others, bytes.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// How far one read searches for bytes of the requested streams, bytes. Each chunk of the others counts
+/// as [`Chunk::OVERHEAD_BYTES`] more.
 const SCAN_BYTES_MAX: u64 = 64 << 20;
 
 /// Most items of one read: more would not fit into a message.
 const ITEMS_MAX: usize = 8192;
+
+/// How much to read at once, if `wanted` bytes of these streams are wanted.
+fn piece_bytes(streams: Option<&[Stream]>, wanted: usize) -> usize {
+    match streams {
+        None => wanted,
+        Some(_) => wanted.max(PIECE_BYTES),
+    }
+}
+
+/// Whether a read of these streams returns the item: gaps are none of a stream's.
+fn is_wanted(item: &Item, streams: Option<&[Stream]>) -> bool {
+    match item {
+        Item::Gap(_) => true,
+        Item::Chunk(chunk) => streams.is_none_or(|wanted| wanted.contains(&chunk.stream)),
+    }
+}
+
+fn offset_of(item: &Item) -> Offset {
+    match item {
+        Item::Gap(gap) => gap.from,
+        Item::Chunk(chunk) => chunk.offset,
+    }
+}
 
 /// The progress of a read.
 struct ReadProgress<'a> {
     streams: Option<&'a [Stream]>,
     budget: u64,
     cursor: Cursor,
-    from: Offset,
     next: Offset,
+    /// What bytes of other streams have cost, bytes.
+    passed: u64,
     items: Vec<ReadItem>,
 }
 
 impl<'a> ReadProgress<'a> {
-    fn new(options: &'a ReadOptions) -> Self {
+    fn new(options: &'a ReadOptions, from: Offset) -> Self {
         Self {
             streams: options.streams.as_deref(),
             budget: options.max_bytes,
-            cursor: Cursor::new(options.from),
-            from: options.from,
-            next: options.from,
+            cursor: Cursor::new(from),
+            next: from,
+            passed: 0,
             items: Vec::new(),
         }
     }
 
-    /// Reads until the budget is used up or the present end is reached; returns whether the end
-    /// was.
-    async fn fill(&mut self, log: &output::Log, number: i64) -> Result<bool, Error> {
+    /// Reads until the budget is used up, enough was searched, or the present end is reached.
+    async fn fill(&mut self, log: &output::Log, number: i64) -> Result<(), Error> {
         while self.budget > 0 && self.has_room() {
-            let batch = log
-                .read(number, &mut self.cursor, self.budget as usize)
-                .await?;
+            let bytes = piece_bytes(self.streams, self.budget as usize);
+            let batch = log.read(number, &mut self.cursor, bytes).await?;
             for item in batch.items {
                 self.take(item);
             }
             if batch.at_end {
-                return Ok(true);
+                break;
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     fn has_room(&self) -> bool {
-        self.items.len() < ITEMS_MAX && self.next - self.from < SCAN_BYTES_MAX
-    }
-
-    /// Whether there is something to return: items, or `SCAN_BYTES_MAX` of other streams that were
-    /// skipped.
-    fn is_enough(&self) -> bool {
-        !self.items.is_empty() || self.next - self.from >= SCAN_BYTES_MAX
+        self.items.len() < ITEMS_MAX && self.passed < SCAN_BYTES_MAX
     }
 
     fn take(&mut self, item: Item) {
         if self.budget == 0 {
             return;
         }
+        let is_wanted = is_wanted(&item, self.streams);
         match item {
             Item::Gap(gap) => {
                 self.next = gap.to;
                 self.items.push(ReadItem::Gap(gap));
             }
-            Item::Chunk(chunk) if self.wants(chunk.stream) => self.take_chunk(chunk),
-            Item::Chunk(chunk) => self.next = chunk.next_offset(),
+            Item::Chunk(chunk) if is_wanted => self.take_chunk(chunk),
+            Item::Chunk(chunk) => {
+                self.next = chunk.next_offset();
+                self.passed += (chunk.data.len() + Chunk::OVERHEAD_BYTES) as u64;
+            }
         }
     }
 
@@ -269,10 +335,6 @@ impl<'a> ReadProgress<'a> {
         self.next = chunk.next_offset();
         let pieces = tail::split(chunk, tail::CHUNK_BYTES_MAX);
         self.items.extend(pieces.map(ReadItem::Chunk));
-    }
-
-    fn wants(&self, stream: Stream) -> bool {
-        self.streams.is_none_or(|wanted| wanted.contains(&stream))
     }
 
     fn result(self, end: Option<Box<Job>>) -> Read {

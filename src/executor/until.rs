@@ -139,10 +139,11 @@ impl Executor {
         drop(look);
         loop {
             one.watch.changed().await.map_err(stopping)?;
+            let has_changed = one.watch.look();
             // A wait for the end does not read the row at other changes: there may be a thousand
-            // jobs.
+            // jobs. An end that comes after the look above changes the row once more.
             let may_matter = *until != Until::Final || one.watch.has_ended();
-            if one.watch.look() && may_matter {
+            if has_changed && may_matter {
                 self.look_again(one).await?;
                 match until.state(&one.job) {
                     WaitState::Open => {}

@@ -225,7 +225,7 @@ impl Executor {
             None => None,
         };
         let last_output = match &job {
-            Some(job) => self.last_output(job, LAST_OUTPUT_BYTES_MAX).await?,
+            Some(job) => self.last_output(job, LAST_OUTPUT_BYTES_MAX).await,
             None => None,
         };
         let (mut jobs, mut bytes) = (Vec::new(), 0);

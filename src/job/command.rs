@@ -30,9 +30,10 @@ impl Command {
     ///
     /// # Errors
     ///
-    /// Both keys are present, or none, or the value is wrong. Null is a wrong value.
+    /// Both keys are given, or none, or the value is wrong. Null means that a key is left out.
     pub(super) fn take(object: &mut Map<String, Value>) -> Result<Self, NewJobRefusal> {
-        match Self::KEYS.map(|key| object.remove(key)) {
+        let given = |key| object.remove(key).filter(|value| !value.is_null());
+        match Self::KEYS.map(given) {
             [Some(argv), None] => argv_of(argv)
                 .map(Self::Argv)
                 .map_err(|wrong| NewJobRefusal::invalid("argv", wrong)),

@@ -48,9 +48,11 @@ pub(super) fn list<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<Expectatio
     })
 }
 
-fn expectation(entry: Value) -> Result<Expectation, String> {
+fn expectation(mut entry: Value) -> Result<Expectation, String> {
     let wrong =
         "an entry has exactly one of \"contains\", \"regex\", \"sha256\", which is a string";
+    let kinds = entry.as_object_mut().ok_or(wrong)?;
+    kinds.retain(|_, value| !value.is_null());
     match serde_json::from_value(entry).map_err(|_| wrong)? {
         Expectation::Contains(text) | Expectation::Regex(text)
             if text.is_empty() || text.len() > EXPECTED_BYTES_MAX =>
@@ -86,6 +88,12 @@ mod tests {
         let read = read(&value).expect("valid");
         assert_eq!(read[0], Expectation::Contains("ä".into()));
         assert_eq!(serde_json::to_value(&read).expect("JSON"), value);
+    }
+
+    #[test]
+    fn null_is_as_good_as_left_out() {
+        let value = json!([{"contains": null, "regex": "x", "sha256": null}]);
+        assert_eq!(read(&value), Ok(vec![Expectation::Regex("x".into())]));
     }
 
     #[test]

@@ -6,7 +6,12 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Expectation, NewJobRefusal, read::NAME_BYTES_MAX, spec::JobSpec};
+use super::{
+    NewJobRefusal,
+    expectation::{self, Expectation},
+    read::NAME_BYTES_MAX,
+    spec::JobSpec,
+};
 
 /// A queue as users see it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -138,7 +143,7 @@ impl Queue {
     /// What defaults that were read before expect of the output of jobs.
     pub fn default_expectations(defaults: &Map<String, Value>) -> Vec<Expectation> {
         let expect = defaults.get("expect").cloned().unwrap_or_default();
-        serde_json::from_value(expect).unwrap_or_default()
+        expectation::list(expect).unwrap_or_default()
     }
 
     /// A NewJob with a queue's defaults: keys that it names, even with null, stay as they are;

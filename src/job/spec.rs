@@ -246,9 +246,9 @@ impl JobSpec {
     /// As [`Self::read`], for the keys inside `defaults`; or a key belongs to a single job.
     pub fn check_defaults(defaults: &Map<String, Value>) -> Result<(), NewJobRefusal> {
         let own = defaults
-            .keys()
-            .find(|key| NO_DEFAULTS.contains(&key.as_str()));
-        if let Some(key) = own {
+            .iter()
+            .find(|(key, value)| NO_DEFAULTS.contains(&key.as_str()) && !value.is_null());
+        if let Some((key, _)) = own {
             let message = "every job has its own; a queue has no default for it";
             return Err(NewJobRefusal::invalid(key, message).within("defaults"));
         }
@@ -288,11 +288,12 @@ impl JobSpec {
 
 /// Only for a user's submission: a stored job, or one from another version, may have other keys.
 fn refuse_unknown(object: &Map<String, Value>) -> Result<(), NewJobRefusal> {
-    for key in object.keys() {
-        if UNSUPPORTED_KEYS.contains(&key.as_str()) {
-            return Err(NewJobRefusal::unsupported(key));
+    for (key, value) in object {
+        match UNSUPPORTED_KEYS.contains(&key.as_str()) {
+            true if value.is_null() => {}
+            true => return Err(NewJobRefusal::unsupported(key)),
+            false => refuse_others(key, &KNOWN_KEYS)?,
         }
-        refuse_others(key, &KNOWN_KEYS)?;
     }
     for (outer, known) in [
         ("limits", fields::of::<Limits>()),
@@ -485,7 +486,7 @@ mod tests {
     fn a_refusal_names_its_key() {
         for (key, value, named) in [
             ("argv", json!(["a", 1]), "argv"),
-            ("shell", json!(null), "argv"),
+            ("shell", json!("both"), "argv"),
             ("env", json!({"A": 1}), "env"),
             ("env", json!({"A": {"secret": "a/b"}}), "env.A.secret"),
             ("output", json!({"redact": 1}), "output.redact"),
@@ -521,17 +522,24 @@ mod tests {
     fn null_is_as_good_as_left_out() {
         let mut nulls: Map<String, Value> = KNOWN_KEYS
             .iter()
-            .filter(|key| !Command::KEYS.contains(*key))
+            .chain(&UNSUPPORTED_KEYS)
             .map(|key| ((*key).to_owned(), Value::Null))
             .collect();
+        let refused = JobSpec::read(nulls.clone()).expect_err("no command");
+        assert_eq!(refused.key(), "argv");
+        JobSpec::check_defaults(&nulls).expect("no defaults");
         nulls.insert("argv".into(), json!(["true"]));
         nulls.insert(
             "output".into(),
             json!({"max_bytes": null, "when_full": null, "x": null}),
         );
         nulls.insert("limits".into(), json!({"nice": null}));
-        let job = JobSpec::read(nulls).expect("valid");
+        let job = JobSpec::read(nulls.clone()).expect("valid");
         assert_eq!(job, JobSpec::new(Command::Argv(vec!["true".into()])));
+        nulls.insert("argv".into(), Value::Null);
+        nulls.insert("shell".into(), json!("true"));
+        let job = JobSpec::read(nulls).expect("valid");
+        assert_eq!(job, JobSpec::new(Command::Shell("true".into())));
     }
 
     /// The home of the server's user stands in for a directory that was not named, and may be

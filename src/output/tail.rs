@@ -151,10 +151,7 @@ impl OutputTail {
         let number = number(store, job).await?;
         // Register the watch first, then read: the tail then returns what happens in between.
         let watch = hub.watch(number);
-        let last_event = store.newest_change(number).await?;
-        let job = snapshot(store, log, number)
-            .await?
-            .ok_or(TailError::NotFound)?;
+        let (job, last_event) = with_newest_change(store, log, number).await?;
         let end = job.output_bytes;
         let from = match options.from {
             StartAt::Offset(offset) if offset > end => return Err(TailError::BeyondEnd(end)),
@@ -191,9 +188,19 @@ impl OutputTail {
         self.id
     }
 
+    /// The number of that job.
+    pub fn number(&self) -> JobNumber {
+        self.number
+    }
+
     /// The offset at which it begins.
     pub fn from(&self) -> Offset {
         self.from
+    }
+
+    /// The offset of the next byte that it reads.
+    pub fn next_offset(&self) -> Offset {
+        self.cursor.offset
     }
 
     /// The next event; waits for it. `None` after the last one. Cancel-safe.
@@ -226,26 +233,23 @@ impl OutputTail {
         !self.pending.is_empty()
     }
 
-    /// The next event that is there, without waiting for output. Cancel-safe.
+    /// The next event that is there, without waiting for output. It reads once at most: where that
+    /// finds only bytes of other streams, it returns `Nothing`, and is ready for the next look. Cancel-safe.
     pub async fn look(&mut self) -> Result<Observed, TailError> {
-        loop {
-            if let Some(event) = self.pending.pop_front() {
-                return Ok(Observed::Event(event));
-            }
-            if self.over {
-                return Ok(Observed::Over);
-            }
+        if self.pending.is_empty() && !self.over {
             self.changed |= self.watch.look();
             if self.changed {
                 self.read_changes().await?;
             }
             let at_end = self.read_output().await?;
             self.push_caught_up_and_end(at_end);
-            if self.pending.is_empty() && at_end && !self.over {
-                self.idle = true;
-                return Ok(Observed::Nothing);
-            }
+            self.idle = at_end && self.pending.is_empty() && !self.over;
         }
+        Ok(match self.pending.pop_front() {
+            Some(event) => Observed::Event(event),
+            None if self.over => Observed::Over,
+            None => Observed::Nothing,
+        })
     }
 
     /// Queues the states that were committed since the last look.
@@ -304,10 +308,8 @@ impl OutputTail {
             cursor = Cursor::new(cursor.offset);
             let again = self.log.read(number, &mut cursor, ahead).await?;
             if again.at_end && again.items.is_empty() {
-                if self.row().await?.is_some() {
-                    return Err(ReadError::Missing(number, cursor.offset).into());
-                }
-                self.skip_deleted();
+                let is_there = self.row().await?.is_some();
+                self.skip_to_end(is_there);
                 return Ok(true);
             }
             self.push_items(again.items);
@@ -319,12 +321,18 @@ impl OutputTail {
         Ok(batch.at_end && !stuck)
     }
 
-    /// The job was deleted while this tail read it: what it has not returned yet becomes a gap.
-    fn skip_deleted(&mut self) {
+    /// Turns what it has not returned yet into a gap: the job was deleted while this tail read it, or the job
+    /// is there and its bytes are not.
+    fn skip_to_end(&mut self, job_is_there: bool) {
         let from = self.cursor.offset;
         let to = self.end.as_ref().map_or(from, |end| end.output_bytes);
         self.cursor = Cursor::new(to);
-        let reason = GapReason::Deleted;
+        let reason = if job_is_there {
+            tracing::error!(job = self.number, from, to, "output is missing");
+            GapReason::Damaged
+        } else {
+            GapReason::Deleted
+        };
         self.pending
             .push_back(TailEvent::Gap(Gap { from, to, reason }));
     }
@@ -404,6 +412,24 @@ async fn number(store: &Store, job: JobRef) -> Result<JobNumber, TailError> {
     match job {
         JobRef::Number(number) => Ok(number),
         JobRef::Id(id) => store.job_number(id).await?.ok_or(TailError::NotFound),
+    }
+}
+
+/// A job as it is now, and the newest change of its state, which it shows: the tail tells of later ones.
+async fn with_newest_change(
+    store: &Store,
+    log: &Log,
+    number: JobNumber,
+) -> Result<(Job, i64), TailError> {
+    let mut before = store.newest_change(number).await?;
+    loop {
+        let job = snapshot(store, log, number).await?;
+        let job = job.ok_or(TailError::NotFound)?;
+        // A change between the two reads may be in the job or not.
+        match store.newest_change(number).await? {
+            after if after == before => return Ok((job, after)),
+            after => before = after,
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Tests of a tail's events: caught up, states, the end, attempts that come and go, deletion.
 
 use super::{
-    tail::{OutputTail, StartAt, TailError, TailOptions},
+    tail::{Observed, OutputTail, StartAt, TailError, TailEvent, TailOptions},
     testing::{Fixture, describe},
 };
 use crate::{
-    job::{JobNumber, JobRef, Micros, Stream},
+    job::{JobNumber, JobRef, JobState, Micros, Stream},
     store::{Deleted, Fenced, OutputPlacement},
 };
 
@@ -292,4 +292,66 @@ async fn rest(tail: &mut OutputTail) -> Vec<String> {
         events.push(event);
     }
     events
+}
+
+/// What the job that a tail begins with shows is not told again, whenever it came.
+#[tokio::test]
+async fn a_change_at_the_beginning_is_told_once() {
+    let fixture = Fixture::new().await;
+    for _ in 0..300 {
+        let number = fixture.queued().await;
+        let begin = OutputTail::begin(
+            &fixture.store,
+            &fixture.log,
+            &fixture.hub,
+            JobRef::Number(number),
+            live(),
+        );
+        let (begun, _) = tokio::join!(begin, fixture.claim("shim"));
+        let (mut tail, job) = begun.expect("a tail");
+        fixture.hub.changed(number);
+        let mut states = Vec::new();
+        while let Observed::Event(event) = tail.look().await.expect("readable") {
+            if let TailEvent::State { state, .. } = event {
+                states.push(state);
+            }
+        }
+        let expected = match job.state {
+            JobState::Running => vec![],
+            _ => vec![JobState::Running],
+        };
+        assert_eq!(states, expected, "after {:?}", job.state);
+        let (chunks, gaps) = (Vec::new(), Vec::new());
+        let nothing = OutputPlacement::Rows { chunks, gaps };
+        fixture.finish(number, 1, nothing, 0).await;
+    }
+}
+
+/// Other readers of its session have their turn meanwhile.
+#[tokio::test]
+async fn a_look_passes_only_a_piece_of_other_streams() {
+    let fixture = Fixture::new().await;
+    let job = fixture.running().await;
+    let mut segment = fixture.segment(job, 1, 0);
+    for _ in 0..20 {
+        segment.write(Stream::Stderr, &[b'x'; 30_000]);
+    }
+    segment.write(Stream::Stdout, b"here");
+    let options = TailOptions {
+        streams: Some(vec![Stream::Stdout]),
+        ..live()
+    };
+    let mut tail = fixture.tail(job, options).await;
+    let mut looks = 0;
+    let event = loop {
+        match tail.look().await.expect("readable") {
+            Observed::Event(event) => break describe(event),
+            Observed::Nothing => looks += 1,
+            Observed::Over => panic!("it follows"),
+        }
+        let ready = tokio::time::timeout(std::time::Duration::from_secs(30), tail.ready());
+        ready.await.expect("at once").expect("open");
+    };
+    assert_eq!(event, "here");
+    assert!(looks >= 10, "{looks} looks");
 }

@@ -21,7 +21,7 @@ use crate::{
         reader::{NextRecord, is_no_segment},
     },
     store::LongPath,
-    sys::lock,
+    sys::{descriptors::is_shortage, lock},
 };
 
 /// Rows that are read at once, with their bytes (up to 64 KiB each) and without.
@@ -241,10 +241,14 @@ impl OutputScan {
             if let Some(after) = self.row {
                 self.read_rows(source, after)?;
             } else if let Some((range, mut reader)) = self.open.take() {
-                let next = next_of(&mut reader, &range, &self.filter);
-                if let Some(piece) = next.map_err(io_failure)? {
-                    self.open = Some((range, reader));
-                    return Ok(Some(piece));
+                match next_of(&mut reader, &range, &self.filter) {
+                    Ok(Some(piece)) => {
+                        self.open = Some((range, reader));
+                        return Ok(Some(piece));
+                    }
+                    Ok(None) => {}
+                    Err(error) if range.end.is_some() && !is_shortage(&error) => {}
+                    Err(error) => return Err(io_failure(error)),
                 }
             } else if !self.open_next(source)? {
                 return Ok(None);
@@ -310,10 +314,10 @@ impl OutputScan {
         }
         match SegmentReader::open(&source.layout.spool(), Position::first(range.name())) {
             Ok(reader) => self.open = Some((range, reader)),
-            Err(error) if !is_no_segment(&error) => return Err(io_failure(error)),
-            // The segment was deleted, or is damaged: there are no bytes.
-            Err(_) if range.end.is_some() => {}
-            Err(_) => self.take_later(source, &range)?,
+            // The segment was deleted, is damaged or cannot be read: there are no bytes.
+            Err(error) if range.end.is_some() && !is_shortage(&error) => {}
+            Err(error) if is_no_segment(&error) => self.take_later(source, &range)?,
+            Err(error) => return Err(io_failure(error)),
         }
         Ok(true)
     }

@@ -191,6 +191,7 @@ impl EventLoop {
             pid: std::process::id() as i32,
             state: self.current.state(),
             takes_secrets: true,
+            tells_last_sign: true,
         });
         match &mut self.current {
             Current::Nothing => {}
@@ -243,6 +244,7 @@ impl EventLoop {
                 self.drop_finished_attempt();
             }
             (ToShim::Arm { offset, .. }, Some(attempt)) => attempt.arm(offset, context),
+            (ToShim::AskLastSign { .. }, Some(attempt)) => attempt.emit_last_sign(context),
             (ToShim::Stop { request, .. }, Some(attempt)) => attempt.stop(request, context, now),
             (ToShim::Pause { .. }, Some(attempt)) => attempt.pause(context, now),
             (ToShim::Resume { .. }, Some(attempt)) => attempt.resume(context, now),

@@ -228,6 +228,13 @@ pub enum ToShim {
         /// The bytes.
         input: Input,
     },
+    /// Asks when the process last gave a sign of life. Only for a shim that has said in its `welcome` that
+    /// it tells; answered at once with `last_sign`.
+    AskLastSign {
+        /// The attempt; a shim that has another one ignores the message.
+        #[serde(flatten)]
+        about: AttemptRef,
+    },
     /// The server has no more work for this shim: an idle one leaves.
     Leave,
     /// Start a program as a sibling of the shim, outside of the job's tree: a command line inside
@@ -321,6 +328,9 @@ pub enum FromShim {
         /// Whether it takes secrets and masks them. Versions before this field do not.
         #[serde(default)]
         takes_secrets: bool,
+        /// Whether it answers `ask_last_sign`. Versions before this field do not.
+        #[serde(default)]
+        tells_last_sign: bool,
     },
     /// Answers a `hello` with too low an epoch; the connection is closed after it.
     Stale {
@@ -358,6 +368,15 @@ pub enum FromShim {
         about: AttemptRef,
         /// The end of the output now, including what was dropped there.
         offset: Offset,
+    },
+    /// Answers `ask_last_sign`.
+    LastSign {
+        /// The attempt that sends this.
+        #[serde(flatten)]
+        about: AttemptRef,
+        /// When it last wrote output, stored or dropped, took an input, started or went on after a pause:
+        /// CLOCK_BOOTTIME, µs. `None`: it has not started.
+        boottime_us: Option<u64>,
     },
     /// A segment was sealed, and the next one begins.
     Sealed {
@@ -456,6 +475,7 @@ impl ToShim {
     pub fn about(&self) -> Option<AttemptRef> {
         match self {
             Self::Arm { about, .. }
+            | Self::AskLastSign { about }
             | Self::Stop { about, .. }
             | Self::Pause { about }
             | Self::Resume { about }
@@ -470,6 +490,7 @@ impl FromShim {
     pub fn about(&self) -> Option<AttemptRef> {
         match self {
             Self::Grew { about, .. }
+            | Self::LastSign { about, .. }
             | Self::Sealed { about, .. }
             | Self::Paused { about }
             | Self::Resumed { about }

@@ -371,6 +371,18 @@ impl Supervisor {
         }
     }
 
+    /// When the process of a running job last gave a sign of life, by CLOCK_BOOTTIME, µs; `None` if its shim
+    /// does not tell.
+    pub async fn last_sign(&self, job: JobNumber) -> Option<u64> {
+        let (done, answer) = oneshot::channel();
+        let ask = |key| ShimCommand::LastSign { key, done };
+        self.registry.send_to_job(job, ask).ok()?;
+        tokio::time::timeout(self.ctx.answer, answer)
+            .await
+            .ok()?
+            .ok()?
+    }
+
     /// Sends one signal to the process group of a running job.
     pub async fn signal(&self, job: JobNumber, signal: i32) -> Result<(), Unreachable> {
         let (done, answer) = oneshot::channel();

@@ -29,6 +29,8 @@ pub struct ShimWelcome {
     pub state: ShimState,
     /// Whether it takes secrets and masks them.
     pub takes_secrets: bool,
+    /// Whether it tells when its process last gave a sign of life.
+    pub tells_last_sign: bool,
 }
 
 /// The result of probing a shim.
@@ -128,12 +130,14 @@ async fn greet(ctx: &Context, shim: &str, permit: ConnectionPermit) -> io::Resul
                 version,
                 state,
                 takes_secrets,
+                tells_last_sign,
                 ..
             }) => {
                 let welcome = ShimWelcome {
                     version,
                     state,
                     takes_secrets,
+                    tells_last_sign,
                 };
                 return Ok(Greeted::Welcome(Box::new(connection), welcome));
             }

@@ -52,6 +52,13 @@ pub enum ShimCommand {
         /// Receives the shim's answer.
         done: oneshot::Sender<InputAnswer>,
     },
+    /// Ask when this attempt's process last gave a sign of life.
+    LastSign {
+        /// The attempt that is asked about.
+        key: AttemptId,
+        /// Receives the shim's answer (`FromShim::LastSign`); dropped if there is none.
+        done: oneshot::Sender<Option<u64>>,
+    },
     /// Send a signal to this attempt's group.
     Signal {
         /// The attempt to signal.
@@ -71,6 +78,7 @@ impl ShimCommand {
             Self::Stop(key, _)
             | Self::Pause { key, .. }
             | Self::Input { key, .. }
+            | Self::LastSign { key, .. }
             | Self::Signal { key, .. } => Some(*key),
             Self::Release | Self::Leave => None,
         }

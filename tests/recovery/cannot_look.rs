@@ -369,6 +369,7 @@ mod refuser {
                         pid: 1,
                         state: ShimState::Idle,
                         takes_secrets: true,
+                        tells_last_sign: true,
                     },
                     ToShim::Run(spec) => {
                         runs.push(Instant::now());

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, assert_bytes, content, emit, until};
+use crate::harness::{Server, Transcript, assert_bytes, content, emit, until};
 
 /// A server that has run a job with little output and one of several segments, and was stopped.
 fn used() -> (Server, Value, Value) {
@@ -395,4 +395,114 @@ fn a_file_in_the_spool_that_is_not_ours_stays() {
     for name in foreign {
         assert_eq!(fs::read(spool.join(name)).expect("there"), b"theirs");
     }
+}
+
+/// A file that cannot be read is the affair of those bytes alone: not of its job's other bytes, nor of the
+/// session's other tails.
+#[test]
+fn what_cannot_be_read_is_one_gap_and_its_session_goes_on() {
+    let (mut server, small, large) = used();
+    let segments = segments(&server, &large);
+    let [(second_at, second), (third_at, _)] = &segments[1..3] else {
+        panic!("{segments:?}");
+    };
+    let good = server.scratch("good");
+    fs::rename(second, &good).expect("moved");
+    server.restart();
+    for place in [
+        |path: &Path, _: &Path| fs::create_dir(path).expect("a directory"),
+        |path: &Path, good: &Path| symlink(good, path).expect("a link"),
+        |path: &Path, _: &Path| {
+            nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe")
+        },
+    ] {
+        place(second, &good);
+        one_gap(&server, &large, 91, (*second_at, *third_at));
+        let mut client = server.connect();
+        let mut tails = [&large, &small, &large].map(|job| {
+            let subscription = client.tail(json!({"job": job["id"]}));
+            (subscription, Transcript::default())
+        });
+        while tails.iter().any(|(_, transcript)| transcript.end.is_none()) {
+            let told = client.notification();
+            let is_its = |(number, _): &&mut (u64, _)| told["params"]["subscription"] == *number;
+            let (_, transcript) = tails.iter_mut().find(is_its).expect("a tail");
+            transcript.take(&told);
+        }
+        tails[1].1.verified();
+        // A query finds the rest of it.
+        let sql = "SELECT job, sum(bytes) FROM history_output GROUP BY job ORDER BY job";
+        let rows = client.ok("history.query", json!({"sql": sql}))["rows"].clone();
+        let there = large["output_bytes"].as_u64().expect("a length") - (third_at - second_at);
+        assert_eq!(
+            rows,
+            json!([[small["number"], 6], [large["number"], there]])
+        );
+        // From the middle of the gap, and from behind it.
+        for (from, to) in [(second_at + 10, *third_at), (*third_at, *third_at)] {
+            let reply = client.ok("job.read", json!({"job": large["id"], "from": from}));
+            let gap = &reply["chunks"][0]["gap"];
+            match from < to {
+                true => assert_eq!((&gap["from"], &gap["to"]), (&json!(from), &json!(to))),
+                false => assert_eq!(*gap, Value::Null, "{reply}"),
+            }
+        }
+        client.still_works();
+        match fs::symlink_metadata(second).expect("ours").is_dir() {
+            true => fs::remove_dir(second).expect("removed"),
+            false => fs::remove_file(second).expect("removed"),
+        }
+    }
+    fs::rename(&good, second).expect("moved back");
+    server.connect().whole(&large).verified();
+    let lines = server.said();
+    let lines = lines.matches("a segment cannot be read").count();
+    assert!(lines <= 60, "{lines} lines for a few readers");
+}
+
+/// The end of a segment that is still written is unknown, so there is no gap to tell: the tail ends with an
+/// error, and can be begun again where it stopped.
+#[test]
+fn a_tail_of_a_running_job_that_cannot_be_read_ends_with_an_error() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let talks = json!({"shell": "echo hello; read a; echo $a", "interactive": true});
+    let job = client.submit(server.marked(talks.clone()));
+    let other = client.submit(server.marked(talks));
+    for job in [&job, &other] {
+        let written = json!({"jobs": [job["id"]], "until": {"bytes": 6}});
+        assert_eq!(client.ok("job.wait", written)["met"], true);
+    }
+    let (_, segment) = segments(&server, &job).remove(0);
+    let good = server.scratch("good");
+    fs::rename(&segment, &good).expect("moved");
+    fs::create_dir(&segment).expect("in its place");
+    let subscription = client.tail(json!({"job": job["id"]}));
+    let told = loop {
+        let told = client.notification();
+        if told["method"] != "job.caught_up" {
+            break told;
+        }
+    };
+    assert_eq!(told["method"], "job.error", "{told}");
+    let params = &told["params"];
+    assert_eq!(params["subscription"], subscription);
+    assert_eq!(
+        (&params["job"], &params["next_offset"]),
+        (&job["id"], &json!(0))
+    );
+    assert_eq!(params["error"]["data"]["kind"], "internal");
+    let error = client.refused(-32603, "job.read", json!({"job": job["id"], "from": 0}));
+    assert_eq!(error["data"]["kind"], "internal");
+    assert_eq!(client.get(&job)["state"], "running");
+    // The session goes on, and so do its other tails.
+    let subscription = client.tail(json!({"job": other["id"]}));
+    let mut transcript = Transcript::default();
+    client.ok("job.input", json!({"job": other["id"], "data": "on\n"}));
+    client.follow(subscription, &mut transcript);
+    assert_eq!(transcript.bytes, b"hello\non\n");
+    fs::remove_dir(&segment).expect("removed");
+    fs::rename(&good, &segment).expect("moved back");
+    client.ok("job.input", json!({"job": job["id"], "data": "on\n"}));
+    assert_eq!(client.whole(&job).bytes, b"hello\non\n");
 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Frozen, Server, assert_bytes, content, until, until_true};
+use crate::harness::{Client, Frame, Frozen, Server, assert_bytes, content, until, until_true};
 
 /// Most bytes that wait for a process.
 const WAITING_MAX: usize = 1 << 20;
@@ -358,5 +358,51 @@ fn an_input_that_ends_its_process_was_taken() {
         let taken = taken.unwrap_or_else(|why| panic!("the {nth}th: {why}"));
         assert_eq!(taken["accepted_bytes"], data.len());
         assert_eq!(client.finished(&job)["exit_code"], 5);
+    }
+}
+
+/// What the session hears of other jobs does not wait for the shim of this one.
+#[test]
+fn a_shim_that_does_not_answer_silences_no_other_job() {
+    let server = Server::with(&["--shim-answer-ms", "20000"], &[]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    let asked = interactive(&server, &mut client, json!({"argv": ["cat"]}));
+    client.started(&asked);
+    let leader = server.job_processes();
+    let shim = crate::harness::parent(leader[0]).expect("a shim");
+    let heard = interactive(&server, &mut client, json!({"argv": ["cat"]}));
+    client.started(&heard);
+    // Several tails of the job that is asked, so that none of them may keep the turn of the others.
+    for job in [&asked, &asked, &asked, &heard] {
+        client.tail(json!({"job": job["id"]}));
+        assert_eq!(client.notification()["method"], "job.caught_up");
+    }
+    for (method, keys) in [
+        ("job.input", json!({"data": "late\n", "write_id": "w"})),
+        ("job.control", json!({"action": "pause"})),
+    ] {
+        let Some(frozen) = Frozen::process(shim) else {
+            return;
+        };
+        let mut params = keys;
+        params["job"] = asked["id"].clone();
+        let waiting = client.begin(method, params);
+        for word in ["one\n", "two\n", "three\n"] {
+            say(&mut other, &heard, word);
+            let told = client.notification();
+            assert_eq!(told["params"]["job"], heard["id"], "{method}: {told}");
+            assert_eq!(told["params"]["data"], word, "{method}");
+        }
+        drop(frozen);
+        // Nothing that the request causes comes before its reply.
+        let first = client.frame();
+        let Frame::Json(first) = first else {
+            panic!("{first:?}");
+        };
+        assert_eq!(first["id"], waiting, "{method}: {first}");
+        assert!(first["result"].is_object(), "{method}: {first}");
+        for _ in 0..3 {
+            assert_eq!(client.notification()["params"]["job"], asked["id"]);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::harness::{Server, assert_bytes, content, emit, sha256};
+use crate::harness::{Client, Server, assert_bytes, content, emit, sha256};
 
 fn data(chunk: &Value) -> Vec<u8> {
     match chunk["data"].as_str() {
@@ -175,4 +175,55 @@ fn a_read_that_reaches_the_last_byte_of_a_final_job_tells_the_end() {
     };
     assert_eq!(read(5)["end"]["state"], "succeeded");
     assert_eq!(read(4)["end"], Value::Null);
+}
+
+/// A job whose stdout stays behind so many bytes of stderr, until it is sent a line.
+fn behind_stderr(server: &Server, client: &mut Client, bytes: u64) -> Value {
+    let line = format!("{} --seed 5 --err-bytes {bytes}; exec cat", emit());
+    let job = client.submit(server.marked(json!({"shell": line, "interactive": true})));
+    let written = json!({"jobs": [job["id"]], "until": {"bytes": bytes}, "timeout_s": 60});
+    assert_eq!(client.ok("job.wait", written)["met"], true);
+    job
+}
+
+/// Byte by byte these reads would take longer than the ceiling.
+#[test]
+fn a_read_of_one_stream_goes_past_the_other_in_large_steps() {
+    const BYTES: u64 = 48_000_000;
+    let server = Server::start();
+    let mut client = server.connect();
+    let job = behind_stderr(&server, &mut client, BYTES);
+    let read = |keys: Value| {
+        let mut params = json!({"job": job["id"], "from": 0, "streams": ["stdout"]});
+        let object = params.as_object_mut().expect("an object");
+        object.extend(keys.as_object().cloned().expect("an object"));
+        params
+    };
+    // It waits no longer than it may, and says how far it looked.
+    for keys in [json!({"wait_ms": 300}), json!({"max_bytes": 1})] {
+        let mut reply = client.ok("job.read", read(keys.clone()));
+        while reply["next_offset"] != BYTES {
+            assert_eq!(reply["chunks"], json!([]), "{keys}");
+            let on = json!({"job": job["id"], "from": reply["next_offset"], "streams": ["stdout"]});
+            reply = client.ok("job.read", on);
+        }
+        assert_eq!(reply["chunks"], json!([]), "{keys}");
+    }
+    let waiting = client.begin("job.read", read(json!({"wait_ms": 60_000})));
+    client.ok("job.input", json!({"job": job["id"], "data": "hi\n"}));
+    let reply = client.reply(waiting).expect("a line");
+    assert_eq!(reply["chunks"][0]["offset"], BYTES, "{reply}");
+    assert_eq!(all_data(&reply), b"hi\n");
+    let first = client.ok("job.read", read(json!({"max_bytes": 1})));
+    assert_eq!(all_data(&first), b"h");
+    assert_eq!(first["next_offset"], BYTES + 1);
+    client.ok("job.input", json!({"job": job["id"], "eof": true}));
+    let all = client.ok(
+        "job.read",
+        read(json!({"from": BYTES + 3, "wait_ms": 60_000})),
+    );
+    assert_eq!(
+        (&all["chunks"], &all["end"]["state"]),
+        (&json!([]), &json!("succeeded"))
+    );
 }

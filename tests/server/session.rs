@@ -400,3 +400,39 @@ fn a_client_that_does_not_read_its_replies_to_submits_keeps_nobody_from_the_data
         deaf.reply(id).expect("submitted");
     }
 }
+
+/// While its own requests are as many bytes as may wait, its pings are answered; after one more request the
+/// server reads no further, and so not its answers to pings.
+#[test]
+fn a_client_that_answers_pings_is_not_silent_while_its_requests_are_worked_on() {
+    let bounds = [
+        ["--in-flight-bytes-max", "200"],
+        ["--ping-interval-s", "1"],
+        ["--pings-unanswered-max", "1"],
+    ];
+    let server = Server::with(bounds.as_flattened(), &[]);
+    let mut client = server.connect();
+    let params = json!({"argv": ["sh", "-c", "sleep 5", "x".repeat(200)]});
+    for one_more in [false, true] {
+        let tested = client.begin("notice.test", params.clone());
+        let more = one_more.then(|| client.begin("server.info", json!({})));
+        client.send_message(Message::Ping("alive".into()));
+        let Frame::Json(mut first) = (match one_more {
+            false => {
+                assert_eq!(client.frame(), Frame::Pong("alive".into()));
+                client.frame()
+            }
+            true => client.frame(),
+        }) else {
+            panic!("a reply");
+        };
+        assert_eq!(first["id"], tested, "{first}");
+        let tested = first["result"]["results"][0].take();
+        assert_eq!(tested["delivered"], true, "{first}");
+        if let Some(more) = more {
+            assert!(client.reply(more).expect("a reply")["version"].is_string());
+            assert_eq!(client.frame(), Frame::Pong("alive".into()));
+        }
+    }
+    client.still_works();
+}

@@ -399,3 +399,30 @@ fn two_tails_of_one_session_each_get_everything() {
         transcript.verified();
     }
 }
+
+/// With one turn at a time, a tail that only looks for its stream gives up its turn after each piece.
+#[test]
+fn a_tail_that_has_far_to_go_does_not_hold_up_the_others() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let argv = json!([emit(), "--seed", "7", "--err-bytes", "64000000"]);
+    let long = client.submit(json!({"argv": argv}));
+    let short = client.submit(json!({"argv": ["printf", "short"]}));
+    client.finished(&long);
+    client.finished(&short);
+    let far = client.begin(
+        "job.tail",
+        json!({"job": long["id"], "streams": ["stdout"], "follow": false}),
+    );
+    let near = client.begin("job.tail", json!({"job": short["id"]}));
+    let far = client.reply(far).expect("a tail")["subscription"].clone();
+    let near = client.reply(near).expect("a tail")["subscription"].clone();
+    let mut ends = Vec::new();
+    while ends.len() < 2 {
+        let told = client.notification();
+        if told["method"] == "job.end" {
+            ends.push(told["params"]["subscription"].clone());
+        }
+    }
+    assert_eq!(ends, [near, far]);
+}

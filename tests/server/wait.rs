@@ -1,10 +1,20 @@
 //! `job.wait`: for the end, the start, a match, silence or a length, of one, any or all.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
-use crate::harness::{CEILING, Client, Server};
+use crate::{
+    damaged::segments,
+    harness::{CEILING, Client, Frozen, Server, emit, until_true},
+};
 
 fn sleeper(server: &Server) -> Value {
     server.marked(json!({"argv": ["sleep", "1000"]}))
@@ -507,4 +517,141 @@ fn all_jobs_are_told_as_they_stand() {
         (&json!(true), &later["id"])
     );
     assert_eq!(all["jobs"][0]["state"], "cancelled");
+}
+
+/// The attempt is void: its shim was given nothing. Which part of the server tells that does not matter.
+#[test]
+fn the_end_of_a_job_whose_attempt_is_void_ends_the_wait() {
+    let server = Server::with(&["--warm-shims", "1"], &[]);
+    let mut client = server.connect();
+    // Its shim is idle after it, and gets the next job.
+    let first = client.submit(json!({"argv": ["true"]}));
+    client.finished(&first);
+    let shims = server.shims();
+    let frozen: Option<Vec<_>> = shims.iter().map(|pid| Frozen::process(*pid)).collect();
+    let Some(frozen) = frozen else {
+        return;
+    };
+    let job = client.submit(sleeper(&server));
+    let waits: Vec<i64> = ["any", "all"]
+        .map(|mode| {
+            let params = json!({"jobs": [job["id"]], "mode": mode});
+            client.begin("job.wait", params)
+        })
+        .to_vec();
+    // Its shim has not answered, so this is a wish that the rescue grants.
+    until_true("its claim", || client.get(&job)["state"] == "running");
+    let stopped = client.control(&job, "cancel");
+    assert_eq!(stopped["stop"]["cause"], "cancel", "{stopped}");
+    for shim in shims {
+        kill(Pid::from_raw(shim), Signal::SIGKILL).expect("a shim");
+    }
+    drop(frozen);
+    for wait in waits {
+        let reply = client.reply(wait).expect("an end");
+        assert_eq!(reply["met"], true);
+        assert_eq!(reply["job"]["state"], "cancelled");
+        assert_eq!(reply["job"]["attempts"], 0, "the attempt was not void");
+    }
+}
+
+/// How a job ended is known, whatever has become of its output.
+#[test]
+fn a_wait_for_the_end_is_answered_where_the_output_cannot_be_read() {
+    let server = Server::with(&["--segment-bytes", "65536"], &[]);
+    let mut client = server.connect();
+    let argv = json!([emit(), "--seed", "1", "--bytes", "2000000"]);
+    let job = client.submit(json!({"argv": argv}));
+    client.finished(&job);
+    for (_, segment) in segments(&server, &job) {
+        fs::remove_file(&segment).expect("removed");
+        fs::create_dir(&segment).expect("in its place");
+    }
+    let reply = wait(&mut client, &[&job], json!("final"));
+    assert_eq!(reply["met"], true);
+    assert_eq!(reply["job"]["state"], "succeeded");
+    assert_eq!(reply.get("last_output"), Some(&Value::Null), "{reply}");
+    assert_eq!(client.get(&job)["exit_code"], 0);
+}
+
+/// A job that reads its stdin and writes nothing more.
+fn listener(server: &Server, client: &mut Client) -> Value {
+    let line = "printf ready; while read line; do :; done";
+    let job = client.submit(server.marked(json!({"shell": line, "interactive": true})));
+    let ready = json!({"bytes": 5});
+    assert_eq!(wait(client, &[&job], ready)["met"], true);
+    job
+}
+
+#[test]
+fn silence_counts_from_the_last_input_also_after_a_restart() {
+    const IDLE: Duration = Duration::from_secs(3);
+    let idle = json!({"idle_s": 3});
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let job = listener(&server, &mut client);
+    assert_eq!(wait(&mut client, &[&job], idle.clone())["met"], true);
+    let began = Instant::now();
+    client.ok(
+        "job.input",
+        json!({"job": job["id"], "data": "line\n", "write_id": "w"}),
+    );
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    assert_eq!(wait(&mut client, &[&job], idle.clone())["met"], true);
+    assert!(began.elapsed() >= IDLE, "its last input was forgotten");
+    // It is as silent after one more, and what was taken before is no input.
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    client.ok(
+        "job.input",
+        json!({"job": job["id"], "data": "line\n", "write_id": "w"}),
+    );
+    assert_eq!(check(&mut client, &job, idle.clone())["met"], true);
+    let began = Instant::now();
+    client.control(&job, "pause");
+    client.control(&job, "resume");
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    assert_eq!(wait(&mut client, &[&job], idle)["met"], true);
+    assert!(began.elapsed() >= IDLE, "its resume was forgotten");
+}
+
+#[test]
+fn an_input_that_is_refused_is_no_sign_of_life() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let job = json!({"argv": ["sleep", "1000"], "interactive": true});
+    let job = client.submit(server.marked(job));
+    client.started(&job);
+    let mebibyte = "x".repeat(1 << 20);
+    let input = json!({"job": job["id"], "data": &mebibyte[..900_000]});
+    client.ok("job.input", input.clone());
+    let idle = json!({"idle_s": 2});
+    assert_eq!(wait(&mut client, &[&job], idle.clone())["met"], true);
+    client.refused(-32005, "job.input", input);
+    assert_eq!(check(&mut client, &job, idle)["met"], true);
+}
+
+/// Its time is known, although its bytes are not stored.
+#[test]
+fn what_has_come_to_rest_behind_its_bound_is_silent() {
+    let mut server = Server::start();
+    let mut client = server.connect();
+    let job = json!({
+        "shell": "head -c 200 /dev/zero; sleep 1000",
+        "output": {"max_bytes": 100, "when_full": "drop_newest"},
+    });
+    let job = client.submit(server.marked(job));
+    client.started(&job);
+    let idle = json!({"idle_s": 2});
+    assert_eq!(wait(&mut client, &[&job], idle.clone())["met"], true);
+    assert_eq!(check(&mut client, &job, idle.clone())["met"], true);
+    server.kill_9();
+    server.restart();
+    let mut client = server.connect();
+    assert_eq!(check(&mut client, &job, idle)["met"], true);
 }

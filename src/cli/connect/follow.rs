@@ -318,6 +318,13 @@ impl Follow {
             ("job.caught_up", _, Some(to)) => self.next_offset = self.next_offset.max(to),
             _ => {}
         }
+        if method == "job.error" {
+            let why = params["error"]["message"].as_str().unwrap_or("no reason");
+            bail!(
+                "the output cannot be read from byte {} on: {why}",
+                self.next_offset
+            );
+        }
         if let ("job.gap", Some(from), Some(to)) = (method, position("from"), position("to")) {
             self.advance(from, to)?;
         }

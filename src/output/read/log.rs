@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::{
     find::{ByteLocation, OpenEnd, find, find_end},
     item::{Item, ReadBatch, ReadError, lost},
-    segments::{SegmentPiece, SegmentRead, read_records},
+    segments::{SegmentPiece, SegmentRead, read_records, unreadable},
 };
 use crate::{
     job::{JobNumber, Offset},
@@ -23,7 +23,7 @@ use crate::{
         reader::{DiskWait, is_no_segment, needs_disk},
     },
     store::{Store, Stored, StoredItem},
-    sys::threads::blocking,
+    sys::{descriptors::is_shortage, threads::blocking},
 };
 
 /// How often a read looks for moved bytes again before it gives up. Between two looks a segment can
@@ -268,6 +268,14 @@ impl Log {
         let permit = self.reads.acquire().await;
         let found = match blocking(move || find(&spool, name, offset)).await {
             Err(error) if is_no_segment(&error) => ByteLocation::Missing,
+            Err(error) if let (false, Some(end)) = (is_shortage(&error), end) => {
+                let batch = ReadBatch {
+                    items: vec![unreadable(name, (offset, end), &error)],
+                    ..ReadBatch::default()
+                };
+                advance(cursor, &batch);
+                return Ok(Located::Read(batch));
+            }
             found => found?,
         };
         drop(permit);

@@ -9,8 +9,9 @@ use crate::{
     job::{Chunk, Micros, Offset},
     spool::{
         Position, RecordHeader, RecordKind, SegmentName, SegmentReader,
-        reader::{DiskWait, NextRecord, is_no_segment, output_length},
+        reader::{DiskWait, NextRecord, output_length},
     },
+    sys::descriptors::is_shortage,
 };
 
 /// A read of at least this many bytes returns whole records, so that no byte is read twice. A
@@ -54,12 +55,7 @@ pub(super) fn read_records(
     let mut reader = match SegmentReader::open_with(spool, position, disk_wait) {
         Ok(reader) => reader,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(SegmentPiece::Gone),
-        // The file is not the segment that the store has a row for.
-        Err(e) if let (true, Some(end)) = (is_no_segment(&e), end) => {
-            batch.items.push(lost(offset, end));
-            return Ok(SegmentPiece::Over(batch));
-        }
-        Err(e) => return Err(e.into()),
+        Err(e) => return cannot_be_read(e, batch, position.segment, end, offset),
     };
     loop {
         if end.is_some_and(|end| offset >= end) {
@@ -70,7 +66,11 @@ pub(super) fn read_records(
         }
         let before = reader.position();
         let name = before.segment;
-        match reader.next_record()? {
+        let next = match reader.next_record() {
+            Ok(next) => next,
+            Err(e) => return cannot_be_read(e, batch, name, end, offset),
+        };
+        match next {
             NextRecord::Record(header, payload) => match item(name, &header, payload) {
                 Some(item) => {
                     if let Some(mut item) = item.from(offset) {
@@ -122,16 +122,57 @@ fn no_record(
     SegmentPiece::Over(batch)
 }
 
-/// The end of an attempt's output, found by following the seals from `first`. Blocking.
+/// The file at `offset` cannot be read, or is not the segment that the store has a row for. Whatever the
+/// cause: where the end of the segment is known, the output goes on after it.
+fn cannot_be_read(
+    error: io::Error,
+    mut batch: ReadBatch,
+    segment: SegmentName,
+    end: Option<Offset>,
+    offset: Offset,
+) -> Result<SegmentPiece, ReadError> {
+    let Some(end) = end.filter(|_| !is_shortage(&error)) else {
+        return Err(error.into());
+    };
+    let gap = unreadable(segment, (offset, end), &error);
+    batch.items.push(gap);
+    Ok(SegmentPiece::Over(batch))
+}
+
+/// The gap in the place of bytes that cannot be read, which the log reports.
+pub(super) fn unreadable(
+    segment: SegmentName,
+    (from, to): (Offset, Offset),
+    error: &io::Error,
+) -> Item {
+    tracing::error!(%segment, from, to, %error, "a segment cannot be read");
+    lost(from, to)
+}
+
+/// The end of an attempt's output, found by following the seals from `first`: as far as the segments can
+/// be read. Blocking.
 pub(super) fn scan_end(spool: &Path, first: SegmentName) -> io::Result<Offset> {
     let mut end = first.first_offset;
+    match scan_to_end(spool, first, &mut end) {
+        // It may have moved, or be readable in a moment.
+        Err(e) if e.kind() == io::ErrorKind::NotFound || is_shortage(&e) => Err(e),
+        Err(error) => {
+            tracing::warn!(segment = %first, end, %error, "the end of an output cannot be read");
+            Ok(end)
+        }
+        Ok(()) => Ok(end),
+    }
+}
+
+/// Moves `end` to the end of the last record that can be read.
+fn scan_to_end(spool: &Path, first: SegmentName, end: &mut Offset) -> io::Result<()> {
     let mut reader = SegmentReader::open(spool, Position::first(first))?;
     loop {
         let name = reader.position().segment;
         let NextRecord::Record(header, payload) = reader.next_record()? else {
-            return Ok(end);
+            return Ok(());
         };
-        end = header.offset + output_length(&header, payload);
+        *end = header.offset + output_length(&header, payload);
         if header.kind == RecordKind::Seal {
             let next = SegmentName {
                 first_offset: header.offset,

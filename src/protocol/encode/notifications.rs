@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::chunk_json::ChunkView;
 use crate::{
     job::{Chunk, Gap, Job, JobId, JobState, Micros, Offset, Reason},
-    protocol::jsonrpc::envelope::to_json,
+    protocol::jsonrpc::{envelope::to_json, error::Refusal},
 };
 
 #[derive(Serialize)]
@@ -103,6 +103,25 @@ impl TailScope {
         )
     }
 
+    /// `job.error`: the tail has ended, because the output cannot be read at `next_offset`.
+    pub fn error(self, next_offset: Offset, error: &Refusal) -> String {
+        #[derive(Serialize)]
+        struct Params<'a> {
+            #[serde(flatten)]
+            scope: TailScope,
+            next_offset: Offset,
+            error: &'a Refusal,
+        }
+        notification(
+            "job.error",
+            Params {
+                scope: self,
+                next_offset,
+                error,
+            },
+        )
+    }
+
     /// `job.end`: the job is final, and nothing of it follows.
     pub fn end(self, job: &Job) -> String {
         #[derive(Serialize)]
@@ -125,7 +144,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::job::{GapReason, Stream};
+    use crate::{
+        job::{GapReason, Stream},
+        protocol::ErrorKind,
+    };
 
     const SCOPE: TailScope = TailScope {
         subscription: 3,
@@ -173,6 +195,10 @@ mod tests {
             params(&state, "job.state"),
             json!({"state": "paused", "at": at})
         );
+        let refusal = Refusal::new(ErrorKind::Internal, "why");
+        let expected = json!({"next_offset": 9, "error": {"code": -32603, "message": "why",
+            "data": {"kind": "internal"}}});
+        assert_eq!(params(&SCOPE.error(9, &refusal), "job.error"), expected);
         let caught_up = params(&SCOPE.caught_up(9), "job.caught_up");
         assert_eq!(caught_up, json!({"next_offset": 9}));
     }

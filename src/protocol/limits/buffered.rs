@@ -17,7 +17,7 @@ pub enum BufferKind {
 }
 
 /// Bytes that have to arrive or be read before they count as progress.
-const PROGRESS_BYTES: usize = 16 << 10;
+pub const PROGRESS_BYTES: usize = 16 << 10;
 /// Bytes that may be read from the socket before they are known to belong to a message.
 const READ_AHEAD_BYTES: usize = 16 << 10;
 

@@ -30,9 +30,14 @@ impl ByteSemaphore {
         }
     }
 
+    /// Whether less than the bound is held.
+    pub fn is_below_max(&self) -> bool {
+        *self.held.borrow() < self.max
+    }
+
     /// Returns when less than the bound is held.
     pub async fn wait_below_max(&self) {
-        if *self.held.borrow() < self.max {
+        if self.is_below_max() {
             return;
         }
         // It fails only without a sender, and `self` is one.

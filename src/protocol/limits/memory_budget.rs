@@ -66,6 +66,7 @@ impl MemoryBudget {
             budget: self.clone(),
             number: self.next.fetch_add(1, Ordering::Relaxed),
             account: Mutex::default(),
+            arrived: AtomicU64::new(0),
             evicted: CancellationToken::new(),
         })
     }
@@ -135,6 +136,8 @@ pub struct SessionUsage {
     budget: Arc<MemoryBudget>,
     number: u64,
     account: Mutex<UsageAccount>,
+    /// Bytes that have arrived in all.
+    arrived: AtomicU64,
     evicted: CancellationToken,
 }
 
@@ -170,11 +173,17 @@ impl SessionUsage {
 
     /// Adds `bytes` of a message that have arrived.
     pub fn received(self: &Arc<Self>, bytes: usize) {
+        self.arrived.fetch_add(bytes as u64, Ordering::Relaxed);
         self.change(|buffered, now| {
             let arriving = buffered.of(BufferKind::Arriving);
             arriving.grow(bytes, now);
             arriving.moved(bytes, now);
         });
+    }
+
+    /// How many bytes have arrived in all, also of a message that is not complete.
+    pub fn arrived(&self) -> u64 {
+        self.arrived.load(Ordering::Relaxed)
     }
 
     /// The message is complete, or no more of it will come.

@@ -41,6 +41,12 @@ fn action(params: &Params<'_>) -> Result<Action, Refusal> {
     }
 }
 
+/// Whether a control with these parameters waits until its job's shim has done what it asks for.
+pub fn waits_for_shim(params: &Map<String, Value>) -> bool {
+    let action = params.get("action").and_then(Value::as_str);
+    action.is_some_and(|action| ["pause", "resume", "signal"].contains(&action))
+}
+
 fn number(value: &Value) -> Option<i32> {
     match value {
         Value::String(text) => signal::number(text),

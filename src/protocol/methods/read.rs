@@ -59,36 +59,31 @@ pub fn is_long(params: &Map<String, Value>) -> bool {
     max_bytes.is_some_and(|bytes| bytes > BYTES_DEFAULT)
 }
 
-/// Waits for something to read, as long as the parameters allow. It reads one byte and discards it: the
-/// output for the reply is read only after the reply's permit is there. Errors are ignored, because that
-/// read finds them again.
-pub async fn wait_for_output(caller: &Caller, params: &Map<String, Value>) {
-    if let Ok((job, options)) = options(params) {
-        let _ = caller
-            .server
-            .executor
-            .read(
-                job,
-                ReadOptions {
-                    max_bytes: 1,
-                    ..options
-                },
-            )
-            .await;
-    }
+/// Waits for something to read, as long as the parameters allow; returns the offset where that begins. The
+/// output for the reply is read only after the reply's permit is there.
+pub async fn wait_for_output(
+    caller: &Caller,
+    params: &Map<String, Value>,
+) -> Result<Offset, Refusal> {
+    let (job, options) = options(params)?;
+    let executor = &caller.server.executor;
+    Ok(executor.wait_to_read(job, &options).await?)
 }
 
-/// Reads what is there, without waiting.
+/// Reads what is there, without waiting. `from` takes the place of the parameter.
 pub async fn execute(
     caller: &Caller,
     params: Map<String, Value>,
+    from: Option<Offset>,
 ) -> Result<Box<RawValue>, Refusal> {
     let (job, options) = options(&params)?;
+    let from = from.unwrap_or(options.from);
     let options = ReadOptions {
+        from,
         wait: Duration::ZERO,
         ..options
     };
-    let (server, from) = (&caller.server, options.from);
+    let server = &caller.server;
     let read = server.executor.read(job, options).await?;
     let bytes_max = job_bytes_max(&server.settings);
     let bytes = usize::try_from(read.next_offset.saturating_sub(from)).unwrap_or(usize::MAX);

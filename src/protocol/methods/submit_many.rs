@@ -184,7 +184,8 @@ fn defaults<'a>(params: &Params<'a>) -> Result<Option<&'a Map<String, Value>>, R
     let defaults = value
         .as_object()
         .ok_or_else(|| wrong("must be an object with keys of a job"))?;
-    match OWN_KEYS.into_iter().find(|key| defaults.contains_key(*key)) {
+    let is_given = |key: &&str| defaults.get(*key).is_some_and(|value| !value.is_null());
+    match OWN_KEYS.into_iter().find(is_given) {
         None => Ok(Some(defaults)),
         Some(key) => {
             let message = "each job has its own, so it can be no default";
@@ -208,18 +209,17 @@ fn new_job(
         Some(defaults) => Cow::Owned(Queue::fill_in(defaults, map)),
         None => Cow::Borrowed(map),
     };
-    let signed_like = match map.get(SECRETS_OF) {
-        None => None,
-        Some(of) => {
-            let wrong = "must be a job's number or id";
-            let of = job_ref(of).ok_or_else(|| Refusal::params(SECRETS_OF, wrong))?;
-            map.to_mut().remove(SECRETS_OF);
-            Some(of)
-        }
+    let signed_like = match map.contains_key(SECRETS_OF) {
+        true => map.to_mut().remove(SECRETS_OF),
+        false => None,
     };
+    let signed_like = signed_like.filter(|of| !of.is_null()).map(|of| {
+        let wrong = "must be a job's number or id";
+        job_ref(&of).ok_or_else(|| Refusal::params(SECRETS_OF, wrong))
+    });
     let job = caller.server.executor.read_new_job(&map)?;
     check_size(&job, job_bytes_max(&caller.server.settings))?;
-    Ok((job, signed_like))
+    Ok((job, signed_like.transpose()?))
 }
 
 /// The reply with what became of each entry.
@@ -248,6 +248,8 @@ mod tests {
             read(json!({"defaults": {"cwd": "/", "env": {}}})),
             Ok(Some(2))
         );
+        let nulls = json!({"tail": null, "idempotency_key": null, "secrets_of": null});
+        assert_eq!(read(json!({"defaults": nulls})), Ok(Some(3)));
         for (wrong, key) in [
             (json!({"defaults": []}), "defaults: "),
             (json!({"defaults": {"tail": {}}}), "defaults.tail: "),

@@ -73,10 +73,13 @@ fn until(params: &Params<'_>) -> Result<Until, Refusal> {
 fn until_output(condition: &Map<String, Value>) -> Result<Until, Refusal> {
     let named = CONDITIONS
         .iter()
-        .find(|(key, _)| condition.contains_key(*key));
+        .find(|(key, _)| condition.get(*key).is_some_and(|value| !value.is_null()));
     let (key, keys) = named
         .ok_or_else(|| Refusal::params("until", "an object must have regex, idle_s or bytes"))?;
-    let params = Params::nested(condition, "until.", keys)?;
+    let others = CONDITIONS.iter().flat_map(|(_, keys)| keys.iter());
+    let nulls = others.filter(|key| condition.get(**key).is_some_and(Value::is_null));
+    let known: Vec<&str> = keys.iter().chain(nulls).copied().collect();
+    let params = Params::nested(condition, "until.", &known)?;
     let missing = || params.wrong(key, "missing");
     match *key {
         "regex" => until_match(&params),
@@ -209,6 +212,9 @@ mod tests {
         let quiet = Until::Quiet(Duration::from_millis(1500));
         assert_eq!(until(json!({"idle_s": 1.5})), quiet);
         assert_eq!(until(json!({"bytes": 0})), Until::Bytes(0));
+        let nulls =
+            json!({"bytes": 7, "regex": null, "stream": null, "from": null, "idle_s": null});
+        assert_eq!(until(nulls), Until::Bytes(7));
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub enum SessionEnd {
     UnauthenticatedBytes,
     /// The client's token was revoked, replaced or has expired.
     TokenEnded,
-    /// A tail could not read its output.
-    TailFailed,
+    /// The session speaks MCP, and its exchange of messages has ended.
+    McpEnded,
     /// The session was not authenticated, and another client needs its slot.
     SlotDisplaced,
     /// The connection was not authenticated, and another client needs its slot: it is closed without a
@@ -55,7 +55,7 @@ impl SessionEnd {
             Self::AuthTimeout => "auth_timeout",
             Self::UnauthenticatedBytes => "unauthenticated_bytes",
             Self::TokenEnded => "token_ended",
-            Self::TailFailed => "tail_failed",
+            Self::McpEnded => "mcp_ended",
             Self::SlotDisplaced | Self::ConnectionDisplaced => "displaced",
             Self::Evicted => "evicted",
         }
@@ -81,7 +81,10 @@ impl SessionEnd {
                 CloseCode::Again,
                 "another client needs this slot: authenticate at once, or show the token with the upgrade",
             ),
-            Self::TailFailed => (CloseCode::Error, "a tail failed: reconnect and resume"),
+            Self::McpEnded => (
+                CloseCode::Error,
+                "the MCP session has ended: begin another one",
+            ),
             Self::Evicted => (
                 CloseCode::Again,
                 "too much is held for clients: read replies, finish messages; reconnect and go on",
@@ -111,7 +114,7 @@ impl SessionEnd {
             | Self::Left
             | Self::Broken
             | Self::TokenEnded
-            | Self::TailFailed
+            | Self::McpEnded
             | Self::Evicted => None,
         }
     }
@@ -152,7 +155,7 @@ mod tests {
             (SessionEnd::UnauthenticatedBytes, Some(1008)),
             (SessionEnd::TokenEnded, Some(1008)),
             (SessionEnd::TooLong, Some(1009)),
-            (SessionEnd::TailFailed, Some(1011)),
+            (SessionEnd::McpEnded, Some(1011)),
             (SessionEnd::Evicted, Some(1013)),
             (SessionEnd::SlotDisplaced, Some(1013)),
             (SessionEnd::ConnectionDisplaced, None),

@@ -4,10 +4,7 @@
 //! waits and tails run beside them.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -37,7 +34,7 @@ use super::{
     close::SessionEnd,
     dispatch::{QueuedRequest, execute_in_order},
     mcp::{self, QueuedMessage},
-    outbox::{CloseMessage, SessionClosed, WriterConfig, Written, outbox},
+    outbox::{CloseMessage, PingCount, SessionClosed, WriterConfig, Written, outbox},
     session::Session,
 };
 use crate::protocol::{
@@ -115,6 +112,7 @@ impl Inbox {
     }
 
     async fn take(&self, session: &Session, text: Utf8Bytes) -> Result<(), SessionClosed> {
+        session.wait_for_room(text.len()).await;
         match self {
             Self::Requests(requests) => session.on_text(text, requests).await,
             Self::Mcp(messages) => session.on_mcp_text(text, messages).await,
@@ -134,7 +132,7 @@ struct SessionTasks {
     worker: JoinHandle<()>,
     work: Inbox,
     close_message: oneshot::Sender<CloseMessage>,
-    unanswered: Arc<AtomicU64>,
+    pings: Arc<PingCount>,
 }
 
 impl SessionTasks {
@@ -146,10 +144,10 @@ impl SessionTasks {
         usage: Arc<SessionUsage>,
     ) -> Self {
         let (displaced, dialect) = (opened.slot.displaced(), opened.dialect);
-        let unanswered = Arc::<AtomicU64>::default();
+        let pings = Arc::<PingCount>::default();
         let in_flight_max = usize::try_from(server.settings.in_flight_max).unwrap_or(1);
         let (outbox, writer, close_message) =
-            outbox(writer_config(&server), unanswered.clone(), usage.clone());
+            outbox(writer_config(&server), pings.clone(), usage.clone());
         let (mut sink, stream) = socket.split();
         let written = CancellationToken::new();
         let session = Arc::new(Session::new(server, opened, authenticated, outbox, usage));
@@ -171,7 +169,7 @@ impl SessionTasks {
             worker,
             work,
             close_message,
-            unanswered,
+            pings,
         }
     }
 
@@ -246,12 +244,12 @@ impl SessionTasks {
             () = session.caller.server.stopping.cancelled() => SessionEnd::Stopping,
             () = session.usage.evicted() => SessionEnd::Evicted,
             () = session.token_ended() => SessionEnd::TokenEnded,
-            () = session.over.cancelled() => SessionEnd::TailFailed,
+            () = session.over.cancelled() => SessionEnd::McpEnded,
             () = session.connection.slot.displaced() => SessionEnd::ConnectionDisplaced,
             () = self.displaced.cancelled() => SessionEnd::SlotDisplaced,
             () = self.written.cancelled() => SessionEnd::Broken,
             () = auth_deadline(session) => SessionEnd::AuthTimeout,
-            end = read(session, &mut self.stream, &self.work, &self.unanswered) => end,
+            end = read(session, &mut self.stream, &self.work, &self.pings) => end,
         }
     }
 }
@@ -331,14 +329,13 @@ async fn read(
     session: &Session,
     stream: &mut SplitStream<Socket>,
     work: &Inbox,
-    unanswered: &AtomicU64,
+    pings: &PingCount,
 ) -> SessionEnd {
     loop {
-        // A client that sends faster than its requests are executed is not read from for a while.
-        session.queued.wait_below_max().await;
         session.rate_limiter.wait_until_allowed().await;
+        pings.reading();
         let frame = stream.next().await;
-        unanswered.store(0, Ordering::SeqCst);
+        pings.received();
         session.record_received();
         if let Some(Ok(message)) = &frame {
             session.rate_limiter.charge_request(message.len());

@@ -11,7 +11,7 @@ use super::{
         BatchedFuture, ConcurrentFuture, ConcurrentOutcome, Method, MethodFuture, Mode, Outcome,
         Parameters,
     },
-    outbox::{QueuedReply, ReplyPermit, SessionClosed},
+    outbox::{PausedTails, QueuedReply, ReplyPermit, SessionClosed},
     session::Session,
     tails::Granted,
 };
@@ -240,15 +240,21 @@ async fn execute(session: &Session, task: ReadyRequest, run: Run) {
     if session.over.is_cancelled() && task.method.read_only {
         return;
     }
-    let _pause = match task.method.wakes_tails {
-        true => Some(session.outbox.pause_notifications().await),
-        false => None,
-    };
+    let paused = (task.method.wakes_tails)(&task.params);
+    let pause = || session.outbox.pause_notifications(paused);
+    let _pause = (paused != PausedTails::None).then(pause);
     let is_long = (task.method.long_reply)(&task.params);
     let _long_reply = long_reply_permit(session, is_long).await;
+    let read_only = task.method.read_only;
     let (reply_to, params, _bytes) = task.split();
-    let outcome = run(session, params).await;
-    send(session, permit, reply_to, outcome);
+    let outcome = match read_only {
+        // Once the client has left, its reply is of no use.
+        true => session.over.run_until_cancelled(run(session, params)).await,
+        false => Some(run(session, params).await),
+    };
+    if let Some(outcome) = outcome {
+        send(session, permit, reply_to, outcome);
+    }
 }
 
 /// The permit to make a reply that may be long; other replies need none.

@@ -6,15 +6,15 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::{Sink, SinkExt};
 use tokio::{
-    sync::{OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval_at},
 };
 use tokio_tungstenite::tungstenite::{
@@ -22,10 +22,14 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use crate::protocol::limits::{
-    buffered::BufferKind,
-    byte_semaphore::{BytePermit, ByteSemaphore},
-    memory_budget::SessionUsage,
+use crate::{
+    job::{JobId, JobNumber, JobRef},
+    protocol::limits::{
+        buffered::{BufferKind, PROGRESS_BYTES},
+        byte_semaphore::{BytePermit, ByteSemaphore},
+        memory_budget::SessionUsage,
+    },
+    sys::lock,
 };
 
 /// Replies that are being made at a time; each has at most `message_bytes_max`.
@@ -74,9 +78,8 @@ pub struct Outbox {
     being_made: Arc<Semaphore>,
     notifications: mpsc::Sender<QueuedNotification>,
     tail_permits: Arc<Semaphore>,
-    /// A request that may cause notifications holds the write lock until its reply is queued; each
-    /// notification takes the read lock before it is queued.
-    pause: Arc<RwLock<()>>,
+    /// The tails that wait for the reply to the request that is being executed.
+    paused: watch::Sender<PausedTails>,
 }
 
 /// The right to send one reply. A reply is made only after its permit is there, so that it does not wait
@@ -100,11 +103,76 @@ impl ReplyPermit {
 #[derive(Debug)]
 pub struct TailPermit(#[expect(dead_code, reason = "held, not looked at")] OwnedSemaphorePermit);
 
-/// While it is held, no notification is queued.
+/// The tails of a session whose notifications a request may cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PausedTails {
+    /// None of them.
+    #[default]
+    None,
+    /// Those of this job.
+    Of(JobRef),
+    /// All of them.
+    All,
+}
+
+impl PausedTails {
+    fn has(self, id: JobId, number: JobNumber) -> bool {
+        match self {
+            Self::None => false,
+            Self::Of(JobRef::Id(job)) => job == id,
+            Self::Of(JobRef::Number(job)) => job == number,
+            Self::All => true,
+        }
+    }
+}
+
+/// While it is held, these tails queue no notifications.
 #[derive(Debug)]
-pub struct NotificationPause(
-    #[expect(dead_code, reason = "held, not looked at")] OwnedRwLockWriteGuard<()>,
-);
+pub struct NotificationPause(watch::Sender<PausedTails>);
+
+impl Drop for NotificationPause {
+    fn drop(&mut self) {
+        self.0.send_replace(PausedTails::None);
+    }
+}
+
+/// The pings that a client has not answered. Only those count that are sent while the session reads: an
+/// answer that the server does not read yet is no silence.
+#[derive(Debug, Default)]
+pub struct PingCount(Mutex<Pings>);
+
+#[derive(Debug, Default)]
+struct Pings {
+    is_reading: bool,
+    unanswered: u64,
+    /// How many bytes had arrived at the last answer or progress.
+    arrived: u64,
+}
+
+impl PingCount {
+    /// The session reads its client's next frame from now on.
+    pub fn reading(&self) {
+        lock(&self.0).is_reading = true;
+    }
+
+    /// A frame has come, of any kind; the session is busy with it.
+    pub fn received(&self) {
+        let mut pings = lock(&self.0);
+        (pings.is_reading, pings.unanswered) = (false, 0);
+    }
+
+    /// Counts one more ping; returns how many were unanswered before it. A message that is not complete and
+    /// makes progress, by the bytes that have `arrived`, is as good as answers: those cannot come in between.
+    fn sent(&self, arrived: u64) -> u64 {
+        let mut pings = lock(&self.0);
+        if arrived - pings.arrived >= PROGRESS_BYTES as u64 {
+            (pings.unanswered, pings.arrived) = (0, arrived);
+        }
+        let before = pings.unanswered;
+        pings.unanswered += u64::from(pings.is_reading);
+        before
+    }
+}
 
 /// The bounds of the queues, and how the writer finds out that a client is gone.
 #[derive(Debug, Clone, Copy)]
@@ -130,8 +198,7 @@ pub struct OutboxWriter {
     config: WriterConfig,
     /// Signals that the session is evicted and must release what it holds.
     usage: Arc<SessionUsage>,
-    /// Pings since the last frame from the client; the reader sets it to zero.
-    unanswered: Arc<AtomicU64>,
+    pings: Arc<PingCount>,
 }
 
 /// How the writer ended.
@@ -150,7 +217,7 @@ pub enum Written {
 /// An outbox, its writer, and the sender for the close message; replies that wait count in `usage`.
 pub fn outbox(
     config: WriterConfig,
-    unanswered: Arc<AtomicU64>,
+    pings: Arc<PingCount>,
     usage: Arc<SessionUsage>,
 ) -> (Outbox, OutboxWriter, oneshot::Sender<CloseMessage>) {
     let (replies_in, replies) = mpsc::unbounded_channel();
@@ -163,7 +230,7 @@ pub fn outbox(
         being_made: Arc::new(Semaphore::new(REPLIES_MADE_MAX)),
         notifications: notifications_in,
         tail_permits: Arc::new(Semaphore::new(config.notifications_max.max(1))),
-        pause: Arc::default(),
+        paused: watch::Sender::default(),
     };
     (
         outbox,
@@ -174,7 +241,7 @@ pub fn outbox(
             close_message,
             config,
             usage,
-            unanswered,
+            pings,
         },
         close_message_in,
     )
@@ -235,13 +302,29 @@ impl Outbox {
         Ok(permit)
     }
 
-    /// Stops notifications while a request is executed, until its reply is queued: none that the request
-    /// causes may overtake the reply.
-    pub async fn pause_notifications(&self) -> NotificationPause {
-        NotificationPause(self.pause.clone().write_owned().await)
+    /// Stops the notifications of these tails while a request is executed, until its reply is queued: none
+    /// that the request causes may overtake the reply. Requests that need it are executed one after the other.
+    pub fn pause_notifications(&self, tails: PausedTails) -> NotificationPause {
+        self.paused.send_replace(tails);
+        NotificationPause(self.paused.clone())
     }
 
-    /// Sends a notification, unless `muted` is set before it is written.
+    /// Whether the notifications of this job's tails wait for a reply.
+    pub fn is_paused(&self, id: JobId, number: JobNumber) -> bool {
+        self.paused.borrow().has(id, number)
+    }
+
+    /// Returns when the notifications of this job's tails may be queued.
+    pub async fn resumed(&self, id: JobId, number: JobNumber) {
+        if !self.is_paused(id, number) {
+            return;
+        }
+        let mut paused = self.paused.subscribe();
+        // It fails only without a sender, and `self` is one.
+        let _ = paused.wait_for(|paused| !paused.has(id, number)).await;
+    }
+
+    /// Sends a notification, unless `muted` is set before it is written. Its tail must not be paused.
     pub async fn notify(
         &self,
         message: Message,
@@ -251,7 +334,6 @@ impl Outbox {
             message,
             muted: muted.clone(),
         };
-        drop(self.pause.read().await);
         self.notifications
             .send(notification)
             .await
@@ -328,10 +410,11 @@ impl OutboxWriter {
 
     /// Counts one more ping; true if too many are unanswered.
     fn is_unresponsive(&self) -> bool {
-        self.unanswered.fetch_add(1, Ordering::SeqCst) >= self.config.unanswered_max
+        self.pings.sent(self.usage.arrived()) >= self.config.unanswered_max
     }
 
-    /// Hands a message to the connection; flushes only when no other message waits.
+    /// Hands a message to the connection; flushes only when no other reply waits, and either no notification
+    /// does, or replies have been written: as long as those are not flushed, they keep others from being made.
     async fn write<S>(&mut self, sink: &mut S, message: Option<Message>) -> Result<(), S::Error>
     where
         S: Sink<Message> + Unpin,
@@ -339,7 +422,8 @@ impl OutboxWriter {
         if let Some(message) = message {
             sink.feed(message).await?;
         }
-        if self.replies.is_empty() && self.notifications.is_empty() {
+        let has_replies = !self.unflushed.is_empty();
+        if self.replies.is_empty() && (has_replies || self.notifications.is_empty()) {
             sink.flush().await?;
             self.unflushed.clear();
         }

@@ -20,13 +20,9 @@ const CONFIG: WriterConfig = WriterConfig {
 
 fn outbox(
     config: WriterConfig,
-    unanswered: Arc<AtomicU64>,
+    pings: Arc<PingCount>,
 ) -> (Outbox, OutboxWriter, oneshot::Sender<CloseMessage>) {
-    super::outbox(
-        config,
-        unanswered,
-        MemoryBudget::new(1 << 20).session_usage(),
-    )
+    super::outbox(config, pings, MemoryBudget::new(1 << 20).session_usage())
 }
 
 /// A connection whose client reads only as many messages as it is allowed to.
@@ -228,8 +224,9 @@ async fn there_is_no_reply_permit_without_a_writer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_answers_nothing_is_left_after_three_pings() {
-    let unanswered = Arc::<AtomicU64>::default();
-    let (_outbox, writer, _last) = outbox(CONFIG, unanswered.clone());
+    let pings = Arc::<PingCount>::default();
+    let (_outbox, writer, _last) = outbox(CONFIG, pings.clone());
+    pings.reading();
     let mut client = Client::default();
     client.read(9);
     let begun = Instant::now();
@@ -240,8 +237,9 @@ async fn a_client_that_answers_nothing_is_left_after_three_pings() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_only_answers_pings_is_kept() {
-    let unanswered = Arc::<AtomicU64>::default();
-    let (_outbox, writer, _last) = outbox(CONFIG, unanswered.clone());
+    let pings = Arc::<PingCount>::default();
+    let (_outbox, writer, _last) = outbox(CONFIG, pings.clone());
+    pings.reading();
     let mut client = Client::default();
     client.read(1000);
     let seen = client.clone();
@@ -249,10 +247,114 @@ async fn a_client_that_only_answers_pings_is_kept() {
     let mut answers = tokio::time::interval(CONFIG.ping_interval);
     while seen.got().len() < 50 {
         answers.tick().await;
-        unanswered.store(0, Ordering::SeqCst);
+        pings.received();
+        pings.reading();
     }
     assert!(!written.is_finished());
     written.abort();
+}
+
+/// Its answers wait in the connection until the session reads again.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_not_read_from_is_not_called_silent() {
+    let pings = Arc::<PingCount>::default();
+    let (_outbox, writer, _last) = outbox(CONFIG, pings.clone());
+    let mut client = Client::default();
+    client.read(1000);
+    let seen = client.clone();
+    let written = tokio::spawn(async move { writer.run(&mut client).await });
+    let mut ticks = tokio::time::interval(CONFIG.ping_interval);
+    while seen.got().len() < 50 {
+        ticks.tick().await;
+    }
+    assert!(!written.is_finished());
+    pings.reading();
+    let begun = Instant::now();
+    assert_eq!(written.await.expect("no panic"), Written::Unresponsive);
+    assert!(begun.elapsed() >= 3 * CONFIG.ping_interval);
+}
+
+/// One long frame on a slow line has no place for an answer.
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_message_arrives_slowly_is_not_called_silent() {
+    let pings = Arc::<PingCount>::default();
+    let usage = MemoryBudget::new(1 << 20).session_usage();
+    let (_outbox, writer, _last) = super::outbox(CONFIG, pings.clone(), usage.clone());
+    let mut client = Client::default();
+    client.read(1000);
+    let seen = client.clone();
+    let written = tokio::spawn(async move { writer.run(&mut client).await });
+    pings.reading();
+    let mut ticks = tokio::time::interval(3 * CONFIG.ping_interval);
+    while seen.got().len() < 50 {
+        ticks.tick().await;
+        usage.received(PROGRESS_BYTES);
+    }
+    assert!(!written.is_finished());
+    // A byte now and then is no progress.
+    usage.received(1);
+    assert_eq!(written.await.expect("no panic"), Written::Unresponsive);
+}
+
+#[tokio::test]
+async fn a_pause_holds_back_the_tails_that_it_is_about() {
+    let (outbox, _writer, _last) = outbox(CONFIG, Arc::default());
+    let (job, other) = (JobId(uuid::Uuid::now_v7()), JobId(uuid::Uuid::now_v7()));
+    for (tails, held) in [
+        (PausedTails::None, [false, false]),
+        (PausedTails::Of(JobRef::Id(job)), [true, false]),
+        (PausedTails::Of(JobRef::Number(2)), [false, true]),
+        (PausedTails::All, [true, true]),
+    ] {
+        let pause = outbox.pause_notifications(tails);
+        let are_held = [outbox.is_paused(job, 1), outbox.is_paused(other, 2)];
+        assert_eq!(are_held, held, "{tails:?}");
+        let resumed = tokio::spawn({
+            let outbox = outbox.clone();
+            async move { outbox.resumed(job, 1).await }
+        });
+        drop(pause);
+        resumed.await.expect("the pause is over");
+        assert!(!outbox.is_paused(job, 1));
+    }
+}
+
+/// A tail that always has more to send fills the queue again while a notification is being written.
+#[tokio::test]
+async fn notifications_that_never_end_do_not_keep_replies_from_being_made() {
+    let config = WriterConfig {
+        notifications_max: 16,
+        ..CONFIG
+    };
+    let (outbox, writer, _last) = outbox(config, Arc::default());
+    let client = Client::default();
+    let written = tokio::spawn({
+        let mut client = client.clone();
+        async move { writer.run(&mut client).await }
+    });
+    let tail = tokio::spawn({
+        let outbox = outbox.clone();
+        async move {
+            let unmuted = Arc::default();
+            while outbox.notify(note("x"), &unmuted).await.is_ok() {}
+        }
+    });
+    for _ in 0..20 {
+        let permit = outbox.reply_permit();
+        let mut permit = std::pin::pin!(permit);
+        let permit = loop {
+            // One message after the other, and the queue is full again before the next one.
+            tokio::select! {
+                biased;
+                permit = &mut permit => break permit.expect("open"),
+                () = tokio::task::yield_now() => client.read(1),
+            }
+            assert!(client.got().len() < 10_000, "no reply can be made");
+        };
+        permit.send(reply(&"y".repeat(90)));
+    }
+    written.abort();
+    tail.abort();
 }
 
 #[tokio::test]

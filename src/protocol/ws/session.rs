@@ -64,7 +64,7 @@ pub struct Session {
     pub(super) in_flight: Arc<Semaphore>,
     began_at: Instant,
     last_received_at: Mutex<Instant>,
-    /// Cancelled when the session ends, also by a task that finds that it cannot go on.
+    /// Cancelled when the session ends, and by an exchange of MCP that ends.
     pub over: CancellationToken,
 }
 
@@ -87,7 +87,7 @@ impl Session {
         }
         let in_flight_max = usize::try_from(server.settings.in_flight_max).unwrap_or(1);
         Self {
-            tails: Tails::new(server.settings.subscriptions_max, over.clone()),
+            tails: Tails::new(server.settings.subscriptions_max),
             outbox,
             queued: ByteSemaphore::new(
                 server.settings.in_flight_bytes_max,
@@ -170,6 +170,20 @@ impl Session {
                 () = ended => return,
             }
         }
+    }
+
+    /// Waits until the requests that are not done are few enough for one more, whose message of `bytes` bytes
+    /// has arrived. Meanwhile the session is not read from. The bound is checked only now, so that until then
+    /// pings are answered, and the server sees when the client leaves.
+    pub async fn wait_for_room(&self, bytes: usize) {
+        if self.queued.is_below_max() {
+            return;
+        }
+        // The message is whole: the client cannot make progress with it.
+        self.usage.message_complete();
+        let waiting = ByteSemaphore::new(u64::MAX, self.usage.clone(), BufferKind::Requests);
+        let _held = waiting.add(bytes);
+        self.queued.wait_below_max().await;
     }
 
     /// Sends a message that answers no request in flight.

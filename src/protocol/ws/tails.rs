@@ -12,12 +12,11 @@ use std::{
 
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_util::sync::CancellationToken;
 
-use super::outbox::{Outbox, SessionClosed};
+use super::outbox::{Outbox, SessionClosed, TailPermit};
 use crate::{
     executor::{Error, Observed, Tail, TailEvent},
-    job::{Chunk, Offset},
+    job::{Chunk, JobNumber, Offset},
     protocol::{
         encode::{chunk_binary, notifications::TailScope, utf8_chunker::TextCutter},
         jsonrpc::error::Refusal,
@@ -29,7 +28,7 @@ use crate::{
 const HOLD: Duration = Duration::from_millis(200);
 
 /// How often a tail that cannot read for lack of a resource tries again, at intervals of
-/// [`READ_AGAIN_AFTER`], before its session ends.
+/// [`READ_AGAIN_AFTER`], before it ends with an error.
 const FAILED_READS_MAX: u32 = 40;
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
@@ -91,19 +90,16 @@ pub struct Tails {
     /// How many places are reserved for tails that have not begun.
     reserved: Arc<AtomicU64>,
     max: u64,
-    /// Cancelled when a tail fails: output would be missing without notice, so the session ends.
-    failed: CancellationToken,
 }
 
 impl Tails {
-    /// Up to `max` tails at a time; cancels `failed` when one cannot go on.
-    pub fn new(max: u64, failed: CancellationToken) -> Self {
+    /// Up to `max` tails at a time.
+    pub fn new(max: u64) -> Self {
         Self {
             live: Mutex::default(),
             last_number: AtomicU32::new(0),
             reserved: Arc::default(),
             max,
-            failed,
         }
     }
 
@@ -135,7 +131,6 @@ impl Tails {
     pub fn start(&self, granted: Granted, outbox: Outbox) {
         let subscription = granted.subscription;
         let muted = Arc::new(AtomicBool::new(false));
-        let failed = self.failed.clone();
         let mut sender = TailSender::new(&granted, outbox, muted.clone());
         let Granted {
             mut tail, place, ..
@@ -143,8 +138,8 @@ impl Tails {
         // There may be many tails: a value moved inside the task would take its memory twice.
         let task = tokio::spawn(async move {
             if let Err(error) = sender.run(&mut tail).await {
-                tracing::error!(%error, subscription, "a tail failed; its session ends");
-                failed.cancel();
+                // It fails only where the session is over.
+                let _ = sender.fail(&tail, error).await;
             }
         });
         self.lock().insert(subscription, ActiveTail { muted, task });
@@ -209,10 +204,13 @@ impl From<Error> for TailStop {
 /// Sends the events of one tail to the client.
 struct TailSender {
     scope: TailScope,
+    number: JobNumber,
     follow: bool,
     encoding: TailEncoding,
     cutter: TextCutter,
     outbox: Outbox,
+    /// Held while output is fetched and queued.
+    permit: Option<TailPermit>,
     muted: Arc<AtomicBool>,
 }
 
@@ -227,15 +225,17 @@ impl TailSender {
         } = *granted;
         Self {
             scope,
+            number: granted.tail.number(),
             follow,
             encoding,
             cutter: TextCutter::default(),
             outbox,
+            permit: None,
             muted,
         }
     }
 
-    /// Sends until the last event, or until the session is over.
+    /// Sends until the last event, or until the session is over. An error ends the tail.
     async fn run(&mut self, tail: &mut Tail) -> Result<(), Error> {
         let mut held: Option<(Offset, Instant)> = None;
         let mut failed_reads = 0;
@@ -249,6 +249,7 @@ impl TailSender {
                 },
                 () = hold_elapsed(held) => Box::pin(self.flush()).await.map_err(Into::into),
             };
+            self.permit = None;
             match sent {
                 Ok(()) => failed_reads = 0,
                 // `connection` informs the client that the server stops.
@@ -270,10 +271,20 @@ impl TailSender {
         }
     }
 
+    /// Sends why the tail ends, after all output that came before.
+    async fn fail(&mut self, tail: &Tail, error: Error) -> Result<(), SessionClosed> {
+        tracing::error!(%error, job = self.number, "a tail ends, because it cannot read the output");
+        self.flush().await?;
+        let error = Refusal::from(error);
+        self.notify(self.scope.error(tail.next_offset(), &error))
+            .await
+    }
+
     /// Sends what is there while this tail has a permit. Everything fetched is queued before another tail
     /// fetches, so a client that does not read holds little output here.
     async fn send_with_permit(&mut self, tail: &mut Tail) -> Result<(), TailStop> {
-        let _permit = self.outbox.tail_permit().await?;
+        self.outbox.resumed(self.scope.job, self.number).await;
+        self.permit = Some(self.outbox.tail_permit().await?);
         // The query of the store takes memory; a boxed future takes none while the tail waits.
         Box::pin(self.send_available(tail)).await
     }
@@ -345,13 +356,20 @@ impl TailSender {
         }
     }
 
-    async fn notify(&self, mut text: String) -> Result<(), SessionClosed> {
+    async fn notify(&mut self, mut text: String) -> Result<(), SessionClosed> {
         // A growing string doubles its capacity, and the message may wait.
         text.shrink_to_fit();
         self.send(Message::Text(text.into())).await
     }
 
-    async fn send(&self, message: Message) -> Result<(), SessionClosed> {
+    async fn send(&mut self, message: Message) -> Result<(), SessionClosed> {
+        while self.outbox.is_paused(self.scope.job, self.number) {
+            // A request about this job began meanwhile, and its reply may take long. The session's other
+            // tails need not wait for it.
+            self.permit = None;
+            self.outbox.resumed(self.scope.job, self.number).await;
+            self.permit = Some(self.outbox.tail_permit().await?);
+        }
         self.outbox.notify(message, &self.muted).await
     }
 }

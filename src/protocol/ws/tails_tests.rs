@@ -13,7 +13,7 @@ const CONFIG: outbox::WriterConfig = outbox::WriterConfig {
 
 /// Tails with one whose task has ended and whose last notification waits to be written.
 async fn with_a_last_notification(outbox: &Outbox) -> Tails {
-    let tails = Tails::new(1, CancellationToken::new());
+    let tails = Tails::new(1);
     let subscription = tails.next_number();
     let muted = Arc::new(AtomicBool::new(false));
     let sent = outbox.notify(Message::text("job.end"), &muted).await;
@@ -60,7 +60,7 @@ async fn a_last_notification_that_waits_does_not_follow_the_reply_to_untail() {
 
 #[tokio::test]
 async fn a_tail_takes_no_room_once_its_last_notification_is_written() {
-    let tails = Tails::new(1, CancellationToken::new());
+    let tails = Tails::new(1);
     let task = tokio::spawn(async {});
     let muted = Arc::default();
     tails

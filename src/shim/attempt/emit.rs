@@ -158,6 +158,15 @@ impl Attempt {
         self.emit_growth(context);
     }
 
+    /// Says when the process last gave a sign of life.
+    pub fn emit_last_sign(&self, context: &mut ShimContext) {
+        let about = self.about();
+        let boottime_us = self.last_sign_us;
+        context
+            .outgoing
+            .push(FromShim::LastSign { about, boottime_us });
+    }
+
     pub(super) fn emit_growth(&mut self, context: &mut ShimContext) {
         let offset = self.log.final_end();
         if self.armed.is_some_and(|armed| offset > armed) {

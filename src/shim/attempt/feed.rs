@@ -102,6 +102,11 @@ impl Feed {
         }
     }
 
+    /// Whether this input was taken before.
+    pub fn has_taken(&self, input: &Input) -> bool {
+        self.accepted_before(input).is_some()
+    }
+
     fn accepted_before(&self, input: &Input) -> Option<u64> {
         let wanted = input.write_id.as_ref()?;
         let mut accepted = self.accepted.iter();

@@ -10,6 +10,7 @@ use crate::{
         context::ShimContext,
         log::{Obstacle, frame},
         process::pipes::PipeRead,
+        timestamps,
     },
     sys::disk_reserve::DrainPermission,
 };
@@ -194,6 +195,7 @@ impl Attempt {
             match self.pipes.read(stream, context.frame.space()) {
                 PipeRead::Bytes(length) => {
                     self.silence.reset(now);
+                    self.last_sign_us = Some(timestamps::now().1);
                     redaction.push(stream, context.frame.payload(0..length));
                 }
                 PipeRead::Nothing => return PipeRead::Nothing,
@@ -226,6 +228,7 @@ impl Attempt {
             return Ok(true);
         }
         self.silence.reset(now);
+        self.gave_sign();
         if self.phase.has_ended() {
             return Ok(true);
         }
@@ -260,7 +263,12 @@ impl Attempt {
 
     /// Takes an input for stdin, or returns why not.
     pub fn input(&mut self, input: Input) -> InputAnswer {
-        self.stdin.take(input)
+        let is_repeated = self.stdin.has_taken(&input);
+        let answer = self.stdin.take(input);
+        if !is_repeated && matches!(answer, InputAnswer::Accepted { .. }) {
+            self.gave_sign();
+        }
+        answer
     }
 
     /// Writes what the stdin pipe accepts.

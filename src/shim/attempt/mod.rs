@@ -70,6 +70,8 @@ pub struct Attempt {
     pub(super) look_at: Option<Instant>,
     pub(super) run_time: Stopwatch,
     pub(super) silence: Stopwatch,
+    /// When it last gave a sign of life: CLOCK_BOOTTIME, µs; `None` before its start.
+    pub(super) last_sign_us: Option<u64>,
     pub(super) armed: Option<Offset>,
     pub(super) blocked: Option<Blocked>,
     /// Why the process waits, while the server has been told so.
@@ -107,6 +109,7 @@ impl Attempt {
             look_at: None,
             run_time: Stopwatch::started(now),
             silence: Stopwatch::started(now),
+            last_sign_us: None,
             armed: None,
             blocked: None,
             reported_waiting: None,
@@ -245,6 +248,11 @@ impl Attempt {
     /// Whether its processes are stopped by a pause.
     pub(super) fn is_paused(&self) -> bool {
         self.phase.pause().is_some_and(PauseState::is_on)
+    }
+
+    /// The process has written, was given input, or runs from now on.
+    pub(super) fn gave_sign(&mut self) {
+        self.last_sign_us = Some(timestamps::now().1);
     }
 
     /// Names this attempt in messages.

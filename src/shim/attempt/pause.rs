@@ -144,6 +144,7 @@ impl Attempt {
         living.pause.next = (!all_continue).then_some(PauseStep::Continue(now + REACH_AGAIN));
         if all_continue {
             living.pause.reported = false;
+            self.gave_sign();
             let about = self.about();
             context.outgoing.push(FromShim::Resumed { about });
         }

@@ -97,6 +97,12 @@ impl Pending {
             ToShim::Arm { offset, .. } => {
                 self.armed = Some(self.armed.map_or(offset, |armed| armed.min(offset)));
             }
+            ToShim::AskLastSign { about } => {
+                let boottime_us = None;
+                context
+                    .outgoing
+                    .push(FromShim::LastSign { about, boottime_us });
+            }
             ToShim::Pause { .. } => self.deferred.pause = true,
             ToShim::Resume { .. } => self.deferred.pause = false,
             ToShim::Signal { signal, .. } if self.deferred.signals.len() < SIGNALS_MAX => {

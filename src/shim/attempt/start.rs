@@ -209,6 +209,7 @@ impl Attempt {
         // Drops the old phase, and with it the report pipe, at the end of this function, after
         // everything that was requested before is done.
         let _starting = std::mem::replace(&mut self.phase, living);
+        self.gave_sign();
         self.emit_flowing(context);
         self.emit_started(context);
         self.do_deferred(deferred, context, now);

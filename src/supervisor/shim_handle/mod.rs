@@ -79,7 +79,9 @@ pub fn start(
         unrecorded: None,
         inputs: PendingInputs::default(),
         started: None,
+        last_signs: VecDeque::new(),
         takes_secrets: false,
+        tells_last_sign: false,
     };
     let run = async move {
         tokio::select! {
@@ -153,8 +155,12 @@ struct ShimHandle {
     inputs: PendingInputs,
     /// A start that is committed at this time, unless the end comes first and is committed with it.
     started: Option<(StartedAttempt, Instant)>,
+    /// The waits for an answer about the last sign of life, in the order in which the shim was asked.
+    last_signs: VecDeque<oneshot::Sender<Option<u64>>>,
     /// Whether the shim takes secrets, as its welcome has said.
     takes_secrets: bool,
+    /// Whether it tells of the last sign of life.
+    tells_last_sign: bool,
 }
 
 /// What follows after a command or a connection.
@@ -286,6 +292,7 @@ impl ShimHandle {
     ) -> io::Result<Flow> {
         self.offer.version = welcome.version;
         self.takes_secrets = welcome.takes_secrets;
+        self.tells_last_sign = welcome.tells_last_sign;
         self.reconcile(&mut connection, welcome.state, open).await?;
         if let Flow::Left = self.run_deferred(&mut connection).await? {
             return Ok(Flow::Left);

@@ -148,6 +148,15 @@ impl ShimHandle {
                     self.send_input(connection, key, &input, done).await?;
                 }
             }
+            ShimCommand::LastSign { key, done } => {
+                // Without an answer, what the server knows by itself counts.
+                if Some(key) == self.task.open_key() && self.tells_last_sign {
+                    connection.wake_if_stopped();
+                    self.last_signs.push_back(done);
+                    let about = about(key);
+                    connection.send(&ToShim::AskLastSign { about }).await?;
+                }
+            }
             // The client no longer waits: it was told that the signal failed, and may send another.
             ShimCommand::Signal { done, .. } if done.is_closed() => {}
             // Its attempt has ended meanwhile, and no other may get the signal.

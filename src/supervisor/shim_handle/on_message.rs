@@ -103,16 +103,25 @@ impl ShimHandle {
             FromShim::Launched { pid, .. } => {
                 tokio::spawn(reap_launched(pid));
             }
-            FromShim::Input { request, answer } => {
-                if let Some(done) = self.inputs.pending.remove(&request) {
-                    let _ = done.send(answer);
-                }
-            }
+            FromShim::Input { request, answer } => self.on_input_answer(request, answer),
+            FromShim::LastSign { boottime_us, .. } => self.on_last_sign(boottime_us),
             FromShim::Waiting { .. }
             | FromShim::Trouble { .. }
             | FromShim::Stopping { .. }
             | FromShim::Welcome { .. }
             | FromShim::Stale { .. } => {}
+        }
+    }
+
+    fn on_input_answer(&mut self, request: u64, answer: InputAnswer) {
+        if let Some(done) = self.inputs.pending.remove(&request) {
+            let _ = done.send(answer);
+        }
+    }
+
+    fn on_last_sign(&mut self, boottime_us: Option<u64>) {
+        if let Some(done) = self.last_signs.pop_front() {
+            let _ = done.send(boottime_us);
         }
     }
 
@@ -274,6 +283,7 @@ impl ShimHandle {
         for (_, done) in std::mem::take(&mut self.inputs.pending) {
             let _ = done.send(InputAnswer::Closed);
         }
+        self.last_signs.clear();
         let start = self.started.take().map(|(started, _)| started);
         self.task = ShimTask::Ended(key);
         let watch = watched.into_watch().await;

@@ -95,6 +95,7 @@ impl ShimHandle {
         // The shim answers that the stdin of an unknown attempt is closed. That is not the job's
         // answer.
         self.inputs.pending.clear();
+        self.last_signs.clear();
         let again = std::mem::replace(&mut self.offered, usable);
         let offer = (usable && !again).then(|| self.offer.clone());
         match (expected, offer) {

@@ -49,6 +49,7 @@ impl ShimHandle {
         self.commit_start();
         // Whether the shim took these inputs stays unknown: dropping the senders says so.
         self.inputs.pending.clear();
+        self.last_signs.clear();
     }
 
     /// Whether a client waits for an answer of the shim: the connection is not given up before
@@ -129,7 +130,7 @@ impl ShimHandle {
             | ShimCommand::Pause { key, .. }
             | ShimCommand::Input { key, .. }
                 if Some(key) == self.task.key() => {}
-            ShimCommand::Signal { .. } => {}
+            ShimCommand::Signal { .. } | ShimCommand::LastSign { .. } => {}
             command => self.keep_early(command),
         }
     }

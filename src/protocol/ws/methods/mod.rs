@@ -5,12 +5,12 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{session::Session, tails::Granted};
+use super::{outbox::PausedTails, session::Session, tails::Granted};
 use crate::access::Scope;
 use crate::protocol::{
     ErrorKind,
     caller::Caller,
-    jsonrpc::{envelope::to_raw, error::Refusal},
+    jsonrpc::{envelope::to_raw, error::Refusal, params::job_ref},
     methods::{
         CONTAINERS_MAX, MANY_CONTAINERS_MAX, audit_read, backup, control, delete, disk_usage,
         explain, get, info, input, list, notice_list, notice_retry, notice_test, policy_reload,
@@ -123,8 +123,9 @@ pub struct Method {
     pub mode: fn(&Parameters) -> Mode,
     /// Whether the reply to a request with these parameters may be long.
     pub long_reply: fn(&Parameters) -> bool,
-    /// Whether it may cause notifications of tails that were there before it.
-    pub wakes_tails: bool,
+    /// Of which tails that were there before it a request with these parameters may cause notifications. A
+    /// request that waits for a shim names those of its job alone: the session's others go on meanwhile.
+    pub wakes_tails: fn(&Parameters) -> PausedTails,
     /// Whether it changes nothing, so that it need not run after the client has left. `job.get` and
     /// `job.tail` do change something: they prevent the cancel that is due because a job's
     /// connection was lost.
@@ -143,7 +144,7 @@ const READS: Method = Method {
     name: MethodName::of("", &Scope::ALL, Narrowing::Whole),
     mode: |_| Mode::Ordered(|_, _| Box::pin(async { Ok(Outcome::of(&())) })),
     long_reply: |_| false,
-    wakes_tails: false,
+    wakes_tails: |_| PausedTails::None,
     read_only: true,
     keeps_parameters: false,
     containers_max: ("containers_max", CONTAINERS_MAX),
@@ -216,7 +217,8 @@ static METHODS: &[Method] = &[
         mode: |params| match read::waits(params) {
             true => Mode::Concurrent(|session, params| Box::pin(wait_to_read(session, params))),
             false => Mode::Ordered(|session, params| {
-                Box::pin(async move { Ok(read::execute(&session.caller, params).await?.into()) })
+                let caller = &session.caller;
+                Box::pin(async move { Ok(read::execute(caller, params, None).await?.into()) })
             }),
         },
         long_reply: read::is_long,
@@ -247,13 +249,16 @@ static METHODS: &[Method] = &[
     Method {
         name: MethodName::of("job.control", &[Scope::Control], Narrowing::Jobs),
         mode: ordered!(control::execute),
-        wakes_tails: true,
+        wakes_tails: |params| match control::waits_for_shim(params) {
+            true => tails_of_job(params),
+            false => PausedTails::All,
+        },
         ..CHANGES
     },
     Method {
         name: MethodName::of("job.input", &[Scope::Input], Narrowing::Jobs),
         mode: ordered!(input::execute),
-        wakes_tails: true,
+        wakes_tails: tails_of_job,
         ..CHANGES
     },
     Method {
@@ -264,13 +269,13 @@ static METHODS: &[Method] = &[
     Method {
         name: MethodName::of("job.update", &[Scope::Control], Narrowing::Jobs),
         mode: ordered!(update::execute),
-        wakes_tails: true,
+        wakes_tails: |_| PausedTails::All,
         ..CHANGES
     },
     Method {
         name: MethodName::of("job.delete", &[Scope::Control], Narrowing::Jobs),
         mode: ordered!(delete::execute),
-        wakes_tails: true,
+        wakes_tails: |_| PausedTails::All,
         ..CHANGES
     },
     Method {
@@ -306,7 +311,7 @@ static METHODS: &[Method] = &[
     Method {
         name: MethodName::of("queue.set", &[Scope::Queues], Narrowing::Queue),
         mode: ordered!(queue_set::execute),
-        wakes_tails: true,
+        wakes_tails: |_| PausedTails::All,
         ..CHANGES
     },
     Method {
@@ -354,7 +359,7 @@ static METHODS: &[Method] = &[
     Method {
         name: MethodName::of("schedule.run", &[Scope::Admin], Narrowing::Whole),
         mode: ordered!(schedule_run::execute),
-        wakes_tails: true,
+        wakes_tails: |_| PausedTails::All,
         ..CHANGES
     },
     Method {
@@ -435,14 +440,20 @@ impl Method {
     }
 }
 
+/// The tails of the job that a request is about.
+fn tails_of_job(params: &Parameters) -> PausedTails {
+    let job = params.get("job").and_then(job_ref);
+    job.map_or(PausedTails::None, PausedTails::Of)
+}
+
 /// Waits for something to read; the reply is read after its permit is there.
 async fn wait_to_read(
     session: &Session,
     params: Parameters,
 ) -> Result<ConcurrentOutcome<'_>, Refusal> {
     let caller = &session.caller;
-    read::wait_for_output(caller, &params).await;
-    let reply = async move { Ok(read::execute(caller, params).await?.into()) };
+    let from = read::wait_for_output(caller, &params).await?;
+    let reply = async move { Ok(read::execute(caller, params, Some(from)).await?.into()) };
     Ok(ConcurrentOutcome::Deferred(Box::pin(reply)))
 }
 
