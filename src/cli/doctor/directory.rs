@@ -98,7 +98,7 @@ fn free(space: &rustix::fs::StatVfs) -> Check {
 
 fn settings(layout: &Layout) -> Check {
     let name = "data_dir".to_owned();
-    let dir = layout.root().to_string_lossy().into_owned();
+    let dir = layout.root().as_os_str().to_owned();
     match config::load(None, &[(name, dir)].into()) {
         Ok(loaded) => {
             let is_set = |row: &&config::Shown| {
