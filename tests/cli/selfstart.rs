@@ -1,8 +1,10 @@
 //! The server that the CLI starts when none runs: its own session, one only, Unix socket only.
 
-use std::thread;
+use std::{thread, time::Duration};
 
-use crate::harness::{Server, with_word};
+use serde_json::json;
+
+use crate::harness::{Server, until, with_word};
 
 #[test]
 fn run_starts_a_server_and_leaves_it_running() {
@@ -91,4 +93,37 @@ fn status_without_a_server_says_so_and_starts_none() {
     assert_ne!(status.code(), 0);
     assert!(!status.err().trim().is_empty() || !status.out().trim().is_empty());
     assert!(with_word(&place.data_dir().display().to_string()).is_empty());
+}
+
+/// Whenever a job comes: either the server that is about to exit runs it, or the next one does.
+#[test]
+fn a_job_that_comes_when_an_idle_server_exits_is_run() {
+    let place = Server::stopped(&[], &[]);
+    let mut jobs = 0;
+    for round in 0..6_u64 {
+        let log = place.data_dir().join("server.log");
+        let words = ["--listen", "none", "--idle-exit-s", "1", "--log-file"];
+        let serving = place.cli("serve").args(words).args([&log]).spawn();
+        until("the server", || {
+            place.cli("status").run().status.success().then_some(())
+        });
+        // Somewhere around the moment at which it exits.
+        #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+        thread::sleep(Duration::from_millis(980 + 50 * round));
+        let done = place.cli("run").args(["--", "echo", "taken"]).run();
+        let told = (done.code(), done.out(), done.err());
+        assert_eq!(told, (0, "taken\n".to_owned(), String::new()));
+        jobs += 1;
+        let stopped = place.cli("stop").run();
+        assert_eq!(stopped.code(), 0, "{}", stopped.err());
+        serving.finish();
+    }
+    let listed = place.cli("ls").args(["--all", "--json"]).run().json();
+    assert_eq!(listed.as_array().map(Vec::len), Some(jobs));
+    for job in listed.as_array().into_iter().flatten() {
+        assert_eq!(
+            (&job["state"], &job["attempts"]),
+            (&json!("succeeded"), &json!(1))
+        );
+    }
 }

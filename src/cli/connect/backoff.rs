@@ -12,13 +12,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The time of the next try. A connection that is made and lost again without progress is a failed try:
 /// otherwise a server that closes every connection would get hundreds of them a second.
 #[derive(Debug, Clone)]
-pub struct Backoff {
+pub struct ReconnectBackoff {
     /// The pause after the last try.
     pause: Duration,
     next_try: Instant,
 }
 
-impl Backoff {
+impl ReconnectBackoff {
     /// The first try is made at once.
     pub fn new() -> Self {
         Self {
@@ -50,7 +50,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_double_until_there_is_progress() {
-        let mut backoff = Backoff::new();
+        let mut backoff = ReconnectBackoff::new();
         let begin = Instant::now();
         assert_eq!(backoff.next_try(), begin);
         for pause in [50, 100, 200, 400, 800, 1000, 1000] {

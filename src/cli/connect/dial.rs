@@ -153,6 +153,9 @@ fn upgrade_error(error: tungstenite::Error) -> ConnectError {
             Some(why) => format!("the server refuses the token: {why}"),
             None => NO_TOKEN.to_owned(),
         }),
+        503 if kind(response.body().as_deref()).as_deref() == Some("unavailable") => {
+            ConnectError::BrokenOff("the server is stopping; try again".to_owned())
+        }
         503 => ConnectError::Busy(
             "the server has reached its limit of sessions; try again later, or raise that limit"
                 .to_owned(),
@@ -165,8 +168,38 @@ fn upgrade_error(error: tungstenite::Error) -> ConnectError {
 
 /// The `detail` of an answer that is problem details (RFC 9457).
 fn detail(body: Option<&[u8]>) -> Option<String> {
+    member(body, "detail")
+}
+
+/// The `kind` of such an answer.
+fn kind(body: Option<&[u8]>) -> Option<String> {
+    member(body, "kind")
+}
+
+fn member(body: Option<&[u8]>, name: &str) -> Option<String> {
     let problem: Value = serde_json::from_slice(body?).ok()?;
-    problem["detail"].as_str().map(str::to_owned)
+    problem[name].as_str().map(str::to_owned)
 }
 
 const OTHER_SUB_PROTOCOL: &str = "the server is of a version that does not speak this protocol; `cc-executor restart` starts it in this version (running jobs go on)";
+
+#[cfg(test)]
+mod tests {
+    use tokio_tungstenite::tungstenite::http::Response;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_stops_is_not_one_that_has_too_many_sessions() {
+        let refused = |kind: &str| {
+            let body = format!("{{\"kind\":\"{kind}\",\"detail\":\"why\"}}");
+            let response = Response::builder()
+                .status(503)
+                .body(Some(body.into_bytes()));
+            let response = response.expect("a response");
+            upgrade_error(tungstenite::Error::Http(Box::new(response)))
+        };
+        assert!(matches!(refused("unavailable"), ConnectError::BrokenOff(_)));
+        assert!(matches!(refused("limit_exceeded"), ConnectError::Busy(_)));
+    }
+}

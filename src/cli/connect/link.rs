@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     autostart,
-    backoff::Backoff,
+    backoff::ReconnectBackoff,
     client::{Client, RequestError},
     dial::ConnectError,
     holder, proc,
@@ -51,11 +51,11 @@ pub struct Link {
     client: Option<Client>,
     restartable: bool,
     lost_at: Option<Instant>,
-    backoff: Backoff,
+    backoff: ReconnectBackoff,
 }
 
 /// What became of a request that was sent once.
-enum Attempt {
+enum SentRequest {
     Reply(Value),
     /// The server refused it because it is stopping: nothing was done.
     Stopping,
@@ -148,7 +148,7 @@ impl Link {
             client: None,
             restartable: false,
             lost_at: None,
-            backoff: Backoff::new(),
+            backoff: ReconnectBackoff::new(),
         }
     }
 
@@ -206,9 +206,9 @@ impl Link {
             self.client().await?;
             may_exist.set(true);
             let attempt = self.attempt(method, params).await;
-            was_lost |= matches!(attempt, Ok(Attempt::Lost));
+            was_lost |= matches!(attempt, Ok(SentRequest::Lost));
             may_exist.set(was_lost);
-            if let Attempt::Reply(result) = attempt? {
+            if let SentRequest::Reply(result) = attempt? {
                 may_exist.set(false);
                 self.on_progress();
                 return Ok(result);
@@ -249,17 +249,17 @@ impl Link {
         params: &Value,
     ) -> anyhow::Result<Option<Value>> {
         Ok(match self.attempt(method, params).await? {
-            Attempt::Reply(reply) => Some(reply),
-            Attempt::Stopping | Attempt::Lost => None,
+            SentRequest::Reply(reply) => Some(reply),
+            SentRequest::Stopping | SentRequest::Lost => None,
         })
     }
 
-    async fn attempt(&mut self, method: &str, params: &Value) -> anyhow::Result<Attempt> {
+    async fn attempt(&mut self, method: &str, params: &Value) -> anyhow::Result<SentRequest> {
         let attempt = match self.client().await?.request(method, params).await {
-            Ok(result) => return Ok(Attempt::Reply(result)),
-            Err(RequestError::Lost(_)) => Attempt::Lost,
+            Ok(result) => return Ok(SentRequest::Reply(result)),
+            Err(RequestError::Lost(_)) => SentRequest::Lost,
             Err(RequestError::Refused(error)) if self.is_stopping(&error).await => {
-                Attempt::Stopping
+                SentRequest::Stopping
             }
             Err(error) => return Err(error.into()),
         };

@@ -9,7 +9,7 @@ use super::{limits::MessageLimits, socket::McpSocket};
 use crate::cli::{
     connect::{
         autostart,
-        backoff::Backoff,
+        backoff::ReconnectBackoff,
         client::Client,
         dial::ConnectError,
         holder,
@@ -51,7 +51,7 @@ pub struct ServerReach {
     lost: Option<LostServer>,
     version: Option<String>,
     is_autostarted: bool,
-    backoff: Backoff,
+    backoff: ReconnectBackoff,
 }
 
 /// A connection that is being made.
@@ -76,7 +76,7 @@ impl ServerReach {
             lost: None,
             version: None,
             is_autostarted: false,
-            backoff: Backoff::new(),
+            backoff: ReconnectBackoff::new(),
         }
     }
 

@@ -388,19 +388,36 @@ async fn wait_for_idle(state: &ServerState) {
         ticks.tick().await;
         // A session that came and went between two checks counts as well.
         let empty_since = state.sessions.empty_since();
-        let is_idle = matches!(state.executor.live_jobs().await, Ok(0))
-            && state.executor.notice_totals().waiting == 0
-            && !state.executor.expects_schedules().await;
-        let idle = empty_since.is_some() && is_idle;
+        let idle = empty_since.is_some() && has_no_work(state).await;
         busy_at = if idle {
             empty_since.unwrap_or(busy_at).max(busy_at)
         } else {
             Instant::now()
         };
-        if busy_at.elapsed() >= limit {
+        if busy_at.elapsed() >= limit && stop_taking_jobs_if_idle(state).await {
             return;
         }
     }
+}
+
+async fn has_no_work(state: &ServerState) -> bool {
+    matches!(state.executor.live_jobs().await, Ok(0))
+        && state.executor.notice_totals().waiting == 0
+        && !state.executor.expects_schedules().await
+}
+
+/// Decides for good: a client that comes meanwhile waits until it is decided, so that no job is taken by a
+/// server which then exits.
+async fn stop_taking_jobs_if_idle(state: &ServerState) -> bool {
+    let Some(_held) = state.sessions.hold_if_empty() else {
+        return false;
+    };
+    let is_idle = has_no_work(state).await;
+    if is_idle {
+        state.draining.cancel();
+        state.stopping.cancel();
+    }
+    is_idle
 }
 
 /// Refuses new jobs and waits until all others have ended. Only a second signal ends the wait: the

@@ -1,5 +1,6 @@
 //! The slots for sessions: how many are taken, how many there are, which session is displaced by a new one,
-//! and since when there has been no session.
+//! since when there has been no session, and that none begins while a server decides to exit for want of
+//! them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,6 +11,7 @@ use std::{
     time::Instant,
 };
 
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use crate::{protocol::refusals::RefusalSource, sys::lock};
@@ -26,6 +28,8 @@ pub struct SessionSlots {
     taken: Mutex<TakenSessions>,
     count: AtomicU64,
     emptied_at: Mutex<Instant>,
+    /// Read by what begins a session or does without one, written by [`Self::hold_if_empty`].
+    gate: Arc<RwLock<()>>,
 }
 
 /// The slots on TCP that are taken, by number; older sessions have lower numbers.
@@ -83,7 +87,20 @@ impl SessionSlots {
             taken: Mutex::default(),
             count: AtomicU64::new(0),
             emptied_at: Mutex::new(Instant::now()),
+            gate: Arc::default(),
         })
+    }
+
+    /// Before a slot is taken, and for a request without a session: waits while [`Self::hold_if_empty`] is
+    /// held, which it is not while the guard lives.
+    pub async fn enter(&self) -> OwnedRwLockReadGuard<()> {
+        self.gate.clone().read_owned().await
+    }
+
+    /// If there is no session, and nothing that begins one, then none begins before the guard is dropped.
+    pub fn hold_if_empty(&self) -> Option<OwnedRwLockWriteGuard<()>> {
+        let held = self.gate.clone().try_write_owned().ok()?;
+        (self.count() == 0).then_some(held)
     }
 
     /// A slot for a client on the Unix socket; only the connections there have a bound.
@@ -235,6 +252,22 @@ mod tests {
         drop((first, second, third, fourth, fifth, unix));
         assert!(sessions.empty_since().is_some());
         assert_eq!(sessions.taken().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn no_session_begins_while_it_is_decided_whether_there_is_any() {
+        let sessions = SessionSlots::new(3, 3);
+        let entering = sessions.enter().await;
+        assert!(sessions.hold_if_empty().is_none(), "one is about to begin");
+        let slot = sessions.take_unix();
+        drop(entering);
+        assert!(sessions.hold_if_empty().is_none(), "there is one");
+        drop(slot);
+        let held = sessions.hold_if_empty().expect("there is none");
+        let mut late = Box::pin(sessions.enter());
+        assert!(futures_util::poll!(&mut late).is_pending());
+        drop(held);
+        late.await;
     }
 
     /// It authenticates at the moment at which another one has got its slot.

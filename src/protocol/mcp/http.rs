@@ -22,6 +22,7 @@ use rmcp::{
     transport::{StreamableHttpServerConfig, StreamableHttpService},
 };
 use serde::Deserialize;
+use tokio::sync::OwnedRwLockReadGuard;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
@@ -134,6 +135,8 @@ async fn answer<H: ServerHandler>(
         Ok(true) => return no_such_session(),
         Err(error) => return HttpProblem::from(error).into_response(),
     }
+    // A call without a session counts as one until it is answered.
+    let entered = server.sessions.enter().await;
     let left = CancellationToken::new();
     let bytes_max = server.settings.message_len_max();
     let is_json = request.method() == Method::POST;
@@ -166,6 +169,7 @@ async fn answer<H: ServerHandler>(
         left: Some(left),
         token_ended: Box::pin(principal.ended.clone().cancelled_owned()),
         _principal: principal,
+        _entered: entered,
     };
     // The head waits for the first part of the body: a client whose call fails before it has seen a head
     // says so at once, and one that waits for a stream to go on does not.
@@ -338,6 +342,7 @@ struct Watched<B> {
     token_ended: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Its expiry is watched as long as it is held.
     _principal: Arc<Principal>,
+    _entered: OwnedRwLockReadGuard<()>,
 }
 
 impl<B: HttpBody + Unpin> HttpBody for Watched<B> {

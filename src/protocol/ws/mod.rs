@@ -45,6 +45,7 @@ pub async fn upgrade(
     Extension(connection): Extension<Arc<Connection>>,
     request: Request,
 ) -> Response {
+    let _entering = server.sessions.enter().await;
     accept(server, connection, request).unwrap_or_else(IntoResponse::into_response)
 }
 
