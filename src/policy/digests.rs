@@ -24,7 +24,7 @@ pub const DIGEST_BYTES_MAX: u64 = 512 << 20;
 const REMEMBERED_MAX: usize = 1024;
 /// A file that changed less than this ago may change again without another time: its digest is not
 /// remembered.
-const SETTLED_AFTER: Duration = Duration::from_secs(2);
+const RECENT_WITHIN: Duration = Duration::from_secs(2);
 
 /// What is known of the digest of a program's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +58,11 @@ impl FileState {
         }
     }
 
-    /// Whether a further change would change it, too.
-    fn is_settled(&self) -> bool {
+    /// Whether a further change might leave it as it is.
+    fn is_recent(&self) -> bool {
         let now = clock::now().0.div_euclid(1_000_000);
-        let after = i64::try_from(SETTLED_AFTER.as_secs()).unwrap_or(i64::MAX);
-        self.changed.0.saturating_add(after) < now
+        let within = i64::try_from(RECENT_WITHIN.as_secs()).unwrap_or(i64::MAX);
+        self.changed.0.saturating_add(within) >= now
     }
 }
 
@@ -84,12 +84,21 @@ impl KnownDigests {
     }
 }
 
+/// A file whose digest is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedDigest {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its length, bytes.
+    pub bytes: u64,
+}
+
 /// The digests for the judgements of one request: those that are known, and the files whose digests these
 /// judgements want.
 #[derive(Debug, Default)]
 pub struct RequestDigests {
     known: KnownDigests,
-    wanted: Mutex<Vec<PathBuf>>,
+    wanted: Mutex<Vec<WantedDigest>>,
     /// Whether nothing more is computed.
     is_over: AtomicBool,
 }
@@ -111,14 +120,17 @@ impl RequestDigests {
             return FileDigest::Unknown("changes while it is read".to_owned());
         }
         let mut wanted = lock(&self.wanted);
-        if !wanted.iter().any(|known| known == path) {
-            wanted.push(path.to_owned());
+        if !wanted.iter().any(|known| known.path == path) {
+            wanted.push(WantedDigest {
+                path: path.to_owned(),
+                bytes: state.bytes,
+            });
         }
         FileDigest::NotYet
     }
 
     /// The files whose digests are wanted; none of them is wanted any more.
-    pub fn take_wanted(&self) -> Vec<PathBuf> {
+    pub fn take_wanted(&self) -> Vec<WantedDigest> {
         std::mem::take(&mut lock(&self.wanted))
     }
 
@@ -127,13 +139,17 @@ impl RequestDigests {
         self.is_over.store(true, Ordering::SeqCst);
     }
 
-    /// Computes a digest, until `stop` is set, and remembers it.
+    /// Computes a digest, until `stop` is set, and remembers it. One that another request has computed
+    /// meanwhile is not computed again.
     pub fn compute(&self, path: &Path, remembered: &KnownDigests, stop: &AtomicBool) {
         let computed = open(path).and_then(|(file, before)| {
-            let is_settled = before.is_settled();
+            if let Some(digest) = remembered.get(&before) {
+                return Ok((before, digest, false));
+            }
+            let is_recent = before.is_recent();
             let digest = read(&file, stop)?;
             let is_same = FileState::of(&file.metadata()?) == before;
-            Ok((before, digest, is_settled && is_same))
+            Ok((before, digest, is_same && !is_recent))
         });
         match computed {
             Ok((state, digest, is_lasting)) => {
@@ -222,7 +238,9 @@ mod tests {
 
     fn wanted(request: &RequestDigests, path: &Path, remembered: &KnownDigests) -> FileDigest {
         assert_eq!(request.digest(path, remembered), FileDigest::NotYet);
-        assert_eq!(request.take_wanted(), [path.to_owned()]);
+        let wanted = request.take_wanted();
+        let paths: Vec<&Path> = wanted.iter().map(|one| one.path.as_path()).collect();
+        assert_eq!(paths, [path]);
         request.compute(path, remembered, &AtomicBool::new(false));
         request.digest(path, remembered)
     }
@@ -254,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_of_a_file_that_is_settled_is_remembered() {
+    fn the_digest_of_an_old_file_is_remembered() {
         let path = Path::new("/bin/sh");
         let (request, remembered) = (RequestDigests::default(), KnownDigests::default());
         let first = wanted(&request, path, &remembered);

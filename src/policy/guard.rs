@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    digests::{KnownDigests, RequestDigests},
+    digests::{KnownDigests, RequestDigests, WantedDigest},
     judge::Verdict,
     locate::look_up,
     read::{POLICY_BYTES_MAX, PolicyError},
@@ -36,8 +36,12 @@ use crate::sys::threads::blocking;
 const JUDGED_WITHIN: Duration = Duration::from_secs(10);
 /// How many requests look for files at a time.
 const LOOKUPS_MAX: usize = 16;
-/// How many files are read for their digests at a time.
-const DIGESTS_MAX: usize = 2;
+/// How many large files are read for their digests at a time.
+const LARGE_DIGESTS_MAX: usize = 1;
+/// How many other files, which do not wait for the large ones.
+const SMALL_DIGESTS_MAX: usize = 4;
+/// Up to this size a file is small, bytes.
+const SMALL_BYTES_MAX: u64 = 32 << 20;
 /// How often the judgements of a request are made anew with the digests that they wanted.
 const PASSES_MAX: usize = 3;
 
@@ -148,7 +152,8 @@ pub struct PolicyGuard {
     last_error: Mutex<Option<String>>,
     remembered: Arc<KnownDigests>,
     lookups: Arc<Semaphore>,
-    digests: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    small: Arc<Semaphore>,
 }
 
 impl PolicyGuard {
@@ -165,7 +170,8 @@ impl PolicyGuard {
             last_error: Mutex::default(),
             remembered: Arc::default(),
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
-            digests: Arc::new(Semaphore::new(DIGESTS_MAX)),
+            large: Arc::new(Semaphore::new(LARGE_DIGESTS_MAX)),
+            small: Arc::new(Semaphore::new(SMALL_DIGESTS_MAX)),
         })
     }
 
@@ -253,13 +259,16 @@ impl PolicyGuard {
     }
 
     /// Computes a digest; dropping the future ends that.
-    async fn compute(&self, view: &Arc<PolicyView>, file: PathBuf) -> io::Result<()> {
-        let reading = permit(&self.digests).await?;
+    async fn compute(&self, view: &Arc<PolicyView>, file: WantedDigest) -> io::Result<()> {
+        let reading = match file.bytes <= SMALL_BYTES_MAX {
+            true => permit(&self.small).await?,
+            false => permit(&self.large).await?,
+        };
         let stop = StopOnDrop::default();
         let (view, stopped) = (Arc::clone(view), Arc::clone(&stop.0));
         blocking(move || {
             let _reading = reading;
-            view.digests.compute(&file, &view.remembered, &stopped);
+            view.digests.compute(&file.path, &view.remembered, &stopped);
             Ok(())
         })
         .await

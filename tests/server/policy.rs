@@ -759,7 +759,7 @@ fn a_server_that_a_command_starts_has_the_policy_and_the_secrets_of_the_last_one
     let refused = run(&["run", "--clean-env", "--", "/bin/ls"]);
     assert_ne!(refused.code(), 0);
     assert!(refused.err().contains("policy"), "{}", refused.err());
-    assert_eq!(run(&["queue", "resume", "default"]).code(), 0);
+    assert_eq!(run(&["queue", "set", "default", "--resume"]).code(), 0);
     let number = |job: &Value| job["number"].to_string();
     let wait = run(&["wait", &number(&job)]);
     assert_eq!(wait.code(), 0, "{}", wait.err());

@@ -721,10 +721,9 @@ fn a_default_that_unmasks_others_asks_for_the_right_to_read_secrets() {
     let unmasked = |queue: &str| json!({"queue": queue, "defaults": {"output": {"redact": false}}});
     for queue in ["default", "new"] {
         let error = queues.refused(-32002, "queue.set", unmasked(queue));
-        assert_eq!(
-            (&error["data"]["rule"], &error["data"]["scope"]),
-            (&json!("token.scope"), &json!("read.secrets"))
-        );
+        assert_eq!(error["data"]["rule"], "token.scope");
+        let text = error["message"].as_str().expect("a text");
+        assert!(text.contains("read.secrets"), "{text}");
     }
     let mut admin = server.connect();
     let job = admin.submit(shell("echo $TOKEN"));
