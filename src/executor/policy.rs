@@ -9,6 +9,7 @@ use crate::{
     spool::PinnedRun,
     store::Include,
     supervisor::{JudgedJob, JudgedReceivers, PolicyRefusal},
+    sys::threads::blocking,
 };
 
 impl Executor {
@@ -32,7 +33,10 @@ impl Executor {
                 "the server has no policy; start it with --policy FILE".to_owned(),
             ));
         };
-        match guard.reload() {
+        let guard = guard.clone();
+        // It looks for the programs of all rules, which may be anywhere.
+        let reloaded = blocking(move || Ok(guard.reload())).await;
+        match reloaded.map_err(|error| Error::Internal(error.to_string()))? {
             Ok(status) => {
                 self.note_policy("policy.reload", &status).await?;
                 tracing::info!(

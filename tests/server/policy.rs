@@ -566,18 +566,24 @@ fn a_large_program_delays_nothing_but_its_own_job() {
 
 #[test]
 fn a_batch_reads_each_program_once() {
-    let echo = fs::canonicalize("/bin/echo").expect("a path");
-    let digest = sha256(&fs::read(&echo).expect("a program"));
-    let echo = echo.display().to_string();
-    let file = PolicyFile::new(&with_digest(&echo, &digest));
+    // Large, so that a thousand times would take minutes.
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let program = fs::canonicalize(place.path()).expect("a path").join("tool");
+    fs::File::create(&program)
+        .and_then(|file| file.set_len(64 << 20))
+        .expect("a sparse file");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("a mode");
+    let digest = sha256(&vec![0; 64 << 20]);
+    let program = program.display().to_string();
+    let file = PolicyFile::new(&with_digest(&program, &digest));
     let server = file.server();
     let mut client = server.connect();
     client.ok("queue.set", json!({"queue": "default", "paused": true}));
-    let jobs = vec![json!({"argv": [echo, "a"]}); 1000];
+    let jobs = vec![json!({"argv": [program, "a"]}); 1000];
     let stored = client.ok("job.submit_many", json!({"jobs": jobs}));
     assert_eq!(stored["jobs"].as_array().map(Vec::len), Some(1000));
     // One that is refused is named, and nothing is stored.
-    let mut jobs = vec![json!({"argv": [echo, "a"]}); 3];
+    let mut jobs = vec![json!({"argv": [program, "a"]}); 3];
     jobs[1] = json!({"argv": ["/bin/ls"]});
     let error = client.refused(-32002, "job.submit_many", json!({"jobs": jobs}));
     assert_eq!(error["data"]["index"], 1, "{error}");
