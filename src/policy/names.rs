@@ -419,7 +419,7 @@ pub fn is_start_up(name: &str) -> bool {
         let rest = name.strip_suffix(*end);
         rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('_'))
     };
-    begins || START_UP_ENDS.iter().any(|end| ends_with(&end))
+    begins || START_UP_ENDS.iter().any(ends_with)
 }
 
 /// The names that a rule lists.
