@@ -87,7 +87,7 @@ pub use search::{
     SearchBound, SearchCursor, SearchHit, SearchOptions, SearchResult, SearchScope, SearchSettings,
     SearchTurn,
 };
-pub use start::{ExecutorSettings, StartError};
+pub use start::{Ceased, ExecutorSettings, StartError};
 pub use submit::{PreparedJob, Submitted};
 pub use turns::SessionTurns;
 pub use until::Until;

@@ -51,6 +51,9 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
             "launch",
             "clean",
             "policy",
+            // A command is executed as the program of a job is.
+            "shim::exec_pinned",
+            "spool::PinnedRun",
             "store",
             "supervisor",
             "sys",

@@ -144,6 +144,11 @@ impl Principal {
         }
     }
 
+    /// Whether it may do everything.
+    pub fn is_administrator(&self) -> bool {
+        self.grant.reach.is_all() && self.require(&[Scope::Admin]).is_ok()
+    }
+
     /// Counts new jobs among those that its rates allow.
     ///
     /// # Errors

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Error, Executor};
 use crate::{
-    config,
     output::files::copy::{CopyTotals, SegmentCopier, leave_free, share_a_disk},
     spool::{Layout, SegmentName},
     store::{SegmentKey, Snapshot, SnapshotError},
@@ -139,9 +138,9 @@ impl Executor {
         drop(hold);
         let (jobs, instance) = (ledger.jobs().await?, ledger.instance.clone());
         ledger.close().await?;
-        let settings = ctx.layout.root().join(config::FILE_NAME);
+        let data_dir = ctx.layout.root().to_owned();
         let draft = draft.clone();
-        let others = blocking(move || draft.complete(&settings)).await?;
+        let others = blocking(move || draft.complete(&data_dir)).await?;
         Ok(Backup {
             path: PathBuf::new(),
             instance,

@@ -1,13 +1,16 @@
 //! Says why a job is where it is, in sentences and as facts: what it waits for, what its attempts were,
 //! what ended it and who asked.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Error, Executor};
 use crate::{
+    access::Principal,
     job::{
-        DependencyCondition, Exit, Job, JobRef, JobState, Micros, Queue, Reason, signal,
+        DependencyCondition, Exit, Job, JobNumber, JobRef, JobState, Micros, Queue, Reason, signal,
         view::StopView,
     },
     store::{AttemptSummary, Causes, Include, JobSummary, QueueLine, UnmetDependency},
@@ -23,39 +26,70 @@ pub struct Explanation {
 }
 
 impl Executor {
-    /// Explains a job.
-    pub async fn explain(&self, job: JobRef) -> Result<Explanation, Error> {
+    /// Explains a job to a client; of jobs that its token does not reach it learns the numbers.
+    pub async fn explain(&self, job: JobRef, principal: &Principal) -> Result<Explanation, Error> {
         let job = self.get(job, Include::default()).await?;
         let causes = self.inner.store.causes(&job).await?;
         let queues = self.inner.store.queues().await?;
         let queue = queues.into_iter().find(|one| one.name == job.spec.queue);
-        Ok(explanation(&job, &causes, queue.as_ref()))
+        let hidden = self.hidden(&job, Some(&causes), principal).await?;
+        Ok(explanation(&job, &causes, queue.as_ref(), &hidden))
     }
 
     /// What a job that does not run waits for, or what besides its process has ended it, in sentences;
-    /// empty where neither is the case.
-    pub async fn reasons(&self, job: &Job) -> Result<String, Error> {
+    /// empty where neither is the case. Of jobs that the client does not reach it learns the numbers.
+    pub async fn reasons(&self, job: &Job, principal: &Principal) -> Result<String, Error> {
         let facts = match job.state {
             JobState::Scheduled | JobState::Blocked | JobState::Queued => {
                 let causes = self.inner.store.causes(job).await?;
                 let queues = self.inner.store.queues().await?;
                 let queue = queues.iter().find(|one| one.name == job.spec.queue);
-                waits(job, &causes, queue)
+                let hidden = self.hidden(job, Some(&causes), principal).await?;
+                waits(job, &causes, queue, &hidden)
             }
-            _ => unmet_demands(job),
+            _ => unmet_demands(job, &self.hidden(job, None, principal).await?),
         };
         let texts: Vec<_> = facts.into_iter().map(|(_, text)| text).collect();
         Ok(texts.join(" "))
     }
+
+    /// Of the jobs because of which a job waits or has failed, those that the client's token does not reach.
+    /// One that is gone is not reached by a token that is narrowed.
+    async fn hidden(
+        &self,
+        job: &Job,
+        causes: Option<&Causes>,
+        principal: &Principal,
+    ) -> Result<Hidden, Error> {
+        let reach = &principal.grant.reach;
+        let mut hidden = Hidden::new();
+        if reach.is_all() {
+            return Ok(hidden);
+        }
+        let unmet = causes.iter().flat_map(|causes| &causes.unmet);
+        let holder = causes.and_then(|causes| causes.key_holder.as_ref());
+        let failed = job.failed_dependency.as_ref().map(|on| on.number);
+        let named = unmet.map(|unmet| unmet.job.number);
+        for number in named.chain(holder.map(|job| job.number)).chain(failed) {
+            let place = self.inner.store.job_place(JobRef::Number(number)).await?;
+            if place.is_none_or(|place| reach.check(&place).is_err()) {
+                hidden.insert(number);
+            }
+        }
+        Ok(hidden)
+    }
 }
+
+/// Jobs of which a client learns nothing but the numbers.
+type Hidden = HashSet<JobNumber>;
 
 /// A fact and its sentence.
 type Fact = (Value, String);
 
-fn explanation(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Explanation {
+fn explanation(job: &Job, causes: &Causes, queue: Option<&Queue>, hidden: &Hidden) -> Explanation {
     let mut facts = vec![state(job)];
-    facts.extend(waits(job, causes, queue));
-    facts.extend(unmet_demands(job));
+    facts.extend(waits(job, causes, queue, hidden));
+    facts.extend(unmet_demands(job, hidden));
     facts.extend(stop(job));
     let is_paused = job.state == JobState::Paused;
     facts.extend(causes.attempts.iter().map(|one| attempt(one, is_paused)));
@@ -71,10 +105,11 @@ fn explanation(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Explanation
 }
 
 /// What a job waits for before it starts.
-fn waits(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Vec<Fact> {
+fn waits(job: &Job, causes: &Causes, queue: Option<&Queue>, hidden: &Hidden) -> Vec<Fact> {
     let mut facts = Vec::new();
     facts.extend(job.waits_until.map(|at| waits_until(job, causes.lost, at)));
-    facts.extend(causes.unmet.iter().map(waits_for_job));
+    let unmet = causes.unmet.iter();
+    facts.extend(unmet.map(|unmet| waits_for_job(unmet, hidden)));
     if causes.unmet_more > 0 {
         let more = causes.unmet_more;
         let fact = json!({"kind": "waits_for_more_jobs", "jobs": more});
@@ -82,7 +117,7 @@ fn waits(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Vec<Fact> {
     }
     if job.state == JobState::Queued {
         let holder = causes.key_holder.as_ref();
-        facts.extend(holder.map(|holder| waits_for_key(job, holder)));
+        facts.extend(holder.map(|holder| waits_for_key(job, holder, hidden)));
         facts.extend(queue.map(waits_for_slot));
         let line = causes.line;
         facts.extend(line.map(|line| stands_in_line(&line, holder.is_some(), queue)));
@@ -91,8 +126,13 @@ fn waits(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Vec<Fact> {
 }
 
 /// What was demanded of other jobs and of its output, and did not come true.
-fn unmet_demands(job: &Job) -> Vec<Fact> {
+fn unmet_demands(job: &Job, hidden: &Hidden) -> Vec<Fact> {
     let dependency = job.failed_dependency.iter().map(|on| {
+        if hidden.contains(&on.number) {
+            let fact = json!({"kind": "failed_dependency", "on": {"number": on.number}});
+            let text = format!("It needed job {} to succeed, which did not.", on.number);
+            return (fact, text);
+        }
         let text = format!(
             "It needed job {} to succeed, which {}.",
             named(on.number, on.name.as_deref()),
@@ -178,7 +218,7 @@ fn waits_until(job: &Job, lost: u32, at: Micros) -> Fact {
     (fact, format!("{why} {}.", at.to_rfc3339()))
 }
 
-fn waits_for_job(unmet: &UnmetDependency) -> Fact {
+fn waits_for_job(unmet: &UnmetDependency, hidden: &Hidden) -> Fact {
     let JobSummary {
         number,
         name,
@@ -189,6 +229,10 @@ fn waits_for_job(unmet: &UnmetDependency) -> Fact {
         DependencyCondition::Success => "to succeed",
         DependencyCondition::Finish => "to end",
     };
+    if hidden.contains(number) {
+        let fact = json!({"kind": "waits_for_job", "on": unmet.on, "job": {"number": number}});
+        return (fact, format!("It waits for job {number} {must}."));
+    }
     let text = format!(
         "It waits for job {}, which is {}, {must}.",
         named(*number, name.as_deref()),
@@ -198,8 +242,15 @@ fn waits_for_job(unmet: &UnmetDependency) -> Fact {
     (fact, text)
 }
 
-fn waits_for_key(job: &Job, holder: &JobSummary) -> Fact {
+fn waits_for_key(job: &Job, holder: &JobSummary, hidden: &Hidden) -> Fact {
     let key = job.spec.exclusive.as_deref().unwrap_or_default();
+    if hidden.contains(&holder.number) {
+        let number = holder.number;
+        return (
+            json!({"kind": "waits_for_key", "exclusive": key, "held_by": {"number": number}}),
+            format!("Its exclusive key {key:?} belongs to job {number}."),
+        );
+    }
     let does = match holder.state.is_active() {
         true => holder.state.name(),
         false => "first in line",

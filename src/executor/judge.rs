@@ -77,7 +77,17 @@ impl Executor {
         let Some(number) = self.inner.store.job_with_key(key).await? else {
             return Ok(());
         };
-        let reached = self.check_reach(principal, number.into()).await;
+        self.check_known(number.into(), principal).await
+    }
+
+    /// Refuses the job that a known key has named, unless the token reaches it. Asked after the commit, too:
+    /// another client may have used the key meanwhile.
+    pub(super) async fn check_known(
+        &self,
+        job: JobRef,
+        principal: &Principal,
+    ) -> Result<(), Error> {
+        let reached = self.check_reach(principal, job).await;
         reached.map_err(|error| match error {
             Error::Forbidden { .. } => Error::Conflict(format!(
                 "the idempotency key belongs to a job that the token {:?} does not reach; use another key",

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{Actor, Error, Executor};
 use crate::{
     job::{Delivery, JobRef, JobSpec, Notice, NotifyEntry, NotifySecret, NotifyTarget},
+    spool::PinnedRun,
     store::{Include, NoticeFilter, NoticeRef, NoticeRetried},
     sys::clock,
 };
@@ -101,12 +102,14 @@ impl Executor {
             TestReceivers::Job(_) | TestReceivers::One(_) => None,
         };
         let receivers = self.receivers(receivers).await?;
-        self.judge_receivers(&receivers, queue.as_deref(), actor)?;
+        let pinned = self.judge_receivers(&receivers, queue.as_deref(), actor);
+        let pinned = pinned.await?;
         let target = json!({"receivers": receivers.len(), "queue": queue});
         self.note("notice.test", target, json!({})).await?;
         let mut results = Vec::new();
-        for receiver in receivers {
-            results.push(self.test_receiver(receiver, queue.as_deref()).await?);
+        for (receiver, pinned) in receivers.into_iter().zip(pinned) {
+            let tested = self.test_receiver(receiver, pinned.as_ref(), queue.as_deref());
+            results.push(tested.await?);
         }
         Ok(results)
     }
@@ -147,6 +150,7 @@ impl Executor {
     async fn test_receiver(
         &self,
         receiver: NotifyEntry,
+        pinned: Option<&PinnedRun>,
         queue: Option<&str>,
     ) -> Result<TestResult, Error> {
         let id = format!("test_{}", uuid::Uuid::now_v7());
@@ -162,7 +166,7 @@ impl Executor {
             secret,
             body: body.to_string(),
         };
-        let (sent, elapsed) = timed(self.inner.notices.test(&delivery)).await;
+        let (sent, elapsed) = timed(self.inner.notices.test(&delivery, pinned)).await;
         let (argv, url) = match delivery.target {
             NotifyTarget::Argv(argv) => (Some(argv), None),
             NotifyTarget::Url(url) => (None, Some(url)),

@@ -11,8 +11,9 @@ use std::{
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
-use super::{Error, Executor};
+use super::{Actor, Error, Executor};
 use crate::{
+    access::Scope,
     job::{JobSpec, NewJobRefusal, Queue, QueueChange},
     store::{QueueDeleted, QueueSet, Store, StoreError},
 };
@@ -89,11 +90,16 @@ impl Executor {
     }
 
     /// Creates a queue or changes it. Jobs that may start because of the change are started.
-    pub async fn set_queue(&self, change: QueueChange) -> Result<Queue, Error> {
+    ///
+    /// # Errors
+    ///
+    /// Also if the defaults would show the secrets of jobs to a client that may not read them.
+    pub async fn set_queue(&self, change: QueueChange, actor: &Actor) -> Result<Queue, Error> {
         let expect = change.defaults.iter().flat_map(Queue::default_expectations);
         let checked = self.check_expectations(&expect.collect::<Vec<_>>()).await;
         checked.map_err(|refusal| refusal.within("defaults"))?;
         let _alone = self.inner.defaults.changing.lock().await;
+        self.check_default_redaction(&change, actor)?;
         match self.ledger().set_queue(change).await? {
             QueueSet::Done(queue) => {
                 self.inner.defaults.set(&queue.name, &queue.defaults);
@@ -110,6 +116,20 @@ impl Executor {
                     message,
                 })
             }
+        }
+    }
+
+    /// Unmasked output by default is for a client that may read secrets: it shows those of every job that is
+    /// submitted to the queue. Defaults that have it already may be sent again.
+    fn check_default_redaction(&self, change: &QueueChange, actor: &Actor) -> Result<(), Error> {
+        let before = self.inner.defaults.of(&change.name);
+        let was_unmasked = before.is_some_and(|defaults| !Queue::redacts(&defaults));
+        match &change.defaults {
+            Some(defaults) if !Queue::redacts(defaults) && !was_unmasked => {
+                let allowed = actor.principal().require(&[Scope::ReadSecrets]);
+                Ok(allowed?)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -89,7 +89,7 @@ impl Executor {
         let job = self.read_scheduled_job(&schedule.job)?;
         self.check_secrets(&job, actor)
             .map_err(|refusal| refusal.within("job"))?;
-        self.judge_new_job(&job, actor)?;
+        self.judge_new_job(&job, actor).await?;
         let checked = self.check_expectations(&job.expect).await;
         checked.map_err(|refusal| refusal.within("job"))?;
         self.check_queue(schedule.queue()).await?;
@@ -155,10 +155,10 @@ impl Executor {
         self.refuse_without_disk_space()?;
         // Refused as a submit would be; a value that is wrong now is told of by the run.
         if let Ok(job) = self.read_filled_in(&schedule.job) {
-            self.judge_new_job(&job, actor)?;
+            self.judge_new_job(&job, actor).await?;
         }
         let at = clock::now();
-        let mut run = self.run_plan(&schedule, at, &actor.for_run());
+        let mut run = self.run_plan(&schedule, at, &actor.for_run()).await;
         if let (Some(key), Ok(Submission { job, .. })) = (key, &mut run.submission) {
             job.idempotency_key = Some(format!("{}:{key}", Schedule::actor(name)));
         }
@@ -190,14 +190,14 @@ impl Executor {
     /// A run of a schedule for this time: its job with the defaults that its queue has now, or why there is
     /// none. Defaults may have changed since the schedule was set; that its retries can take place was
     /// checked then.
-    pub(super) fn run_plan(&self, schedule: &Schedule, at: Micros, actor: &Actor) -> RunPlan {
-        let job = self.read_filled_in(&schedule.job);
-        let submission = job
-            .map_err(|refusal| refusal.within("job").to_string())
-            .and_then(|job| {
-                let submission = self.submission(job, actor);
+    pub(super) async fn run_plan(&self, schedule: &Schedule, at: Micros, actor: &Actor) -> RunPlan {
+        let submission = match self.read_filled_in(&schedule.job) {
+            Ok(job) => {
+                let submission = self.submission(job, actor).await;
                 submission.map_err(|error| error.to_string())
-            });
+            }
+            Err(refusal) => Err(refusal.within("job").to_string()),
+        };
         RunPlan { at, submission }
     }
 

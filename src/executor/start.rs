@@ -98,10 +98,21 @@ pub struct ExecutorSettings {
     pub notices: NoticeSettings,
     /// The file of the policy, if there is one.
     pub policy: Option<PathBuf>,
+    /// What the last server had and this one has not.
+    pub ceased: Ceased,
     /// The audit trail.
     pub audit: AuditSettings,
     /// Where secrets come from.
     pub secrets: SecretSettings,
+}
+
+/// What the last server of a data directory had in force, and this one has not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ceased {
+    /// The file of its policy.
+    pub policy: Option<PathBuf>,
+    /// Whether it had sources of secrets that this one has not.
+    pub secrets: bool,
 }
 
 /// Why an executor cannot start.
@@ -178,7 +189,8 @@ impl Executor {
             settings.queries,
             store.read_gate().clone(),
         );
-        let epoch = begin_epoch(&store, &layout, &boot_id).await?;
+        let digest = policy.as_ref().and_then(|policy| policy.status().digest);
+        let epoch = begin_epoch(&store, &layout, &boot_id, digest).await?;
         keep_disk_reserve(&store, &layout, &settings)?;
         let (arms, armed) = mpsc::unbounded_channel();
         let hub = Hub::new(arms);
@@ -226,12 +238,19 @@ impl Executor {
             }),
             origin: None,
         };
-        executor.begin(scheduler, due).await
+        executor.begin(scheduler, due, &settings.ceased).await
     }
 
     /// Notes what is in force, and begins what the server does by itself.
-    async fn begin(self, scheduler: Scheduler, due: DueJobs) -> Result<Self, StartError> {
+    async fn begin(
+        self,
+        scheduler: Scheduler,
+        due: DueJobs,
+        ceased: &Ceased,
+    ) -> Result<Self, StartError> {
         let noted = self.note_start().await;
+        noted.map_err(StartError::AuditTrail)?;
+        let noted = self.note_ceased(ceased).await;
         noted.map_err(StartError::AuditTrail)?;
         self.spawn_tasks(scheduler, due);
         Ok(self)
@@ -325,8 +344,13 @@ fn start_notices(ctx: &Context, settings: NoticeSettings) -> io::Result<Notices>
 }
 
 /// Committed before any shim is contacted: from then on shims ignore earlier servers.
-async fn begin_epoch(store: &Store, layout: &Layout, boot_id: &str) -> Result<Epoch, StartError> {
-    let epoch = store.begin_epoch(boot_id).await?;
+async fn begin_epoch(
+    store: &Store,
+    layout: &Layout,
+    boot_id: &str,
+    policy: Option<String>,
+) -> Result<Epoch, StartError> {
+    let epoch = store.begin_epoch_under(boot_id, policy).await?;
     if epoch.is_copy {
         tracing::warn!(
             instance = epoch.instance,

@@ -24,7 +24,10 @@ pub struct Submitted {
 
 /// A job that is checked and complete, and not stored yet.
 #[derive(Debug)]
-pub struct PreparedJob(Submission);
+pub struct PreparedJob {
+    submission: Submission,
+    actor: Actor,
+}
 
 impl Executor {
     /// Stores a job; when this returns, the job survives any kill. `actor` is recorded as its
@@ -47,7 +50,7 @@ impl Executor {
         actor: &Actor,
     ) -> Result<Submitted, Error> {
         let mut prepared = self.prepare(job, actor).await?;
-        prepared.0.retry_of = retry_of;
+        prepared.submission.retry_of = retry_of;
         self.submit_prepared(prepared).await
     }
 
@@ -60,13 +63,21 @@ impl Executor {
             .await
             .map_err(|refused| refused.error)?;
         let [job] = jobs;
-        Ok(PreparedJob(self.submission(job, actor)?))
+        Ok(PreparedJob {
+            submission: self.submission(job, actor).await?,
+            actor: actor.clone(),
+        })
     }
 
     /// The second half: stores it. Of several that are polled one after the other, each is handed to the
     /// store before the next.
     pub async fn submit_prepared(&self, prepared: PreparedJob) -> Result<Submitted, Error> {
-        let submitted = self.ledger().submit(prepared.0).await?;
+        let PreparedJob { submission, actor } = prepared;
+        let submitted = self.ledger().submit(submission).await?;
+        if !submitted.created {
+            let principal = actor.principal();
+            self.check_known(submitted.job.id.into(), principal).await?;
+        }
         Ok(Submitted {
             job: submitted.job,
             created: submitted.created,
@@ -93,19 +104,23 @@ impl Executor {
         let (mut jobs, retries): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
         self.refuse_too_many_notices(&jobs)?;
         self.complete(&mut jobs, actor).await?;
-        let submissions = jobs.into_iter().zip(retries).enumerate();
-        let submissions = submissions.map(|(index, (job, retry_of))| {
-            let submission = self.submission(job, actor).map_err(|error| BatchError {
-                index: is_about_a_job(&error).then_some(index),
-                error,
-            })?;
-            Ok(Submission {
+        let submissions = self.submissions(jobs, actor).await?.into_iter();
+        let submissions = submissions
+            .zip(retries)
+            .map(|(submission, retry_of)| Submission {
                 retry_of,
                 ..submission
-            })
-        });
-        let submissions = submissions.collect::<Result<Vec<_>, BatchError>>()?;
-        Ok(self.ledger().submit_many(submissions).await?)
+            });
+        let submissions = submissions.collect();
+        let outcomes = self.ledger().submit_many(submissions).await?;
+        for (index, known) in outcomes.iter().enumerate().filter(|(_, one)| !one.created) {
+            let checked = self.check_known(known.id.into(), actor.principal()).await;
+            checked.map_err(|error| BatchError {
+                index: Some(index),
+                error,
+            })?;
+        }
+        Ok(outcomes)
     }
 
     /// Checks and completes what needs more than the job itself.
@@ -166,21 +181,50 @@ impl Executor {
         Ok(())
     }
 
-    /// A job with what the server decides about it: id, directory, time, and whether the policy takes it. The
+    /// Jobs with what the server decides about them: id, directory, time, and whether the policy takes them. The
     /// jobs of all interfaces come by here.
-    pub(super) fn submission(&self, mut job: JobSpec, actor: &Actor) -> Result<Submission, Error> {
-        self.check_secrets(&job, actor)?;
-        job.cwd.get_or_insert_with(|| supervisor::home().to_owned());
-        Ok(Submission {
-            id: JobId(uuid::Uuid::now_v7()),
-            retry_of: None,
-            fingerprint: fingerprint(&job)?,
-            policy: self.judge_new_job(&job, actor)?,
-            job,
-            actor: actor.to_string(),
-            token: actor.principal().token,
-            at: clock::now(),
-        })
+    async fn submissions(
+        &self,
+        mut jobs: Vec<JobSpec>,
+        actor: &Actor,
+    ) -> Result<Vec<Submission>, BatchError> {
+        let at = |index: usize| {
+            move |error: Error| BatchError {
+                index: is_about_a_job(&error).then_some(index),
+                error,
+            }
+        };
+        for (index, job) in jobs.iter_mut().enumerate() {
+            self.check_secrets(job, actor).map_err(at(index))?;
+            job.cwd.get_or_insert_with(|| supervisor::home().to_owned());
+        }
+        let policies = self.judge_new_jobs(&jobs, actor).await?;
+        let submissions = jobs.into_iter().zip(policies).enumerate();
+        let submissions = submissions.map(|(index, (job, policy))| {
+            Ok(Submission {
+                id: JobId(uuid::Uuid::now_v7()),
+                retry_of: None,
+                fingerprint: fingerprint(&job).map_err(at(index))?,
+                policy,
+                job,
+                actor: actor.to_string(),
+                token: actor.principal().token,
+                at: clock::now(),
+            })
+        });
+        submissions.collect()
+    }
+
+    /// The same for one job.
+    pub(super) async fn submission(
+        &self,
+        job: JobSpec,
+        actor: &Actor,
+    ) -> Result<Submission, Error> {
+        let submissions = self.submissions(vec![job], actor).await;
+        let submissions = submissions.map_err(|refused| refused.error)?;
+        let submission = submissions.into_iter().next();
+        submission.ok_or_else(|| Error::Internal("a job was lost".to_owned()))
     }
 
     pub(super) fn refuse_without_disk_space(&self) -> Result<(), Error> {

@@ -123,7 +123,7 @@ impl Executor {
             }
             self.refuse_without_disk_space()?;
             let firings = due.into_iter().map(|schedule| self.firing(schedule, now));
-            let fired = join_all(firings.map(|firing| self.fire(firing)));
+            let fired = join_all(firings.map(|firing| async { self.fire(firing.await).await }));
             fired.await.into_iter().collect::<Result<(), _>>()?;
         }
     }
@@ -135,7 +135,7 @@ impl Executor {
             if schedule.paused || schedule.next_at.is_none_or(|next| next > now) {
                 break;
             }
-            let mut firing = self.firing(schedule, now);
+            let mut firing = self.firing(schedule, now).await;
             if let Err(full) = self.refuse_without_disk_space() {
                 for run in &mut firing.runs {
                     run.submission = Err(full.to_string());
@@ -166,42 +166,18 @@ impl Executor {
     }
 
     /// Decides what a schedule that is due fires.
-    fn firing(&self, schedule: Schedule, now: Micros) -> Firing {
+    async fn firing(&self, schedule: Schedule, now: Micros) -> Firing {
+        let (cause, times, missed) = due_of(&schedule, now);
         let actor = Actor::schedule(&schedule);
-        let firing = |cause, times: Vec<Micros>, missed: Option<(u64, SkippedRun)>| Firing {
-            name: schedule.name.clone(),
+        let runs = times.iter().map(|at| self.run_plan(&schedule, *at, &actor));
+        Firing {
+            runs: join_all(runs).await,
+            name: schedule.name,
             revision: schedule.revision,
             cause,
-            runs: times
-                .into_iter()
-                .map(|at| self.run_plan(&schedule, at, &actor))
-                .collect(),
             missed,
             at: now,
-        };
-        let from = match schedule.next_at {
-            Some(next) if next <= now && !schedule.paused => next,
-            _ => {
-                let first = schedule.waiting.first().copied();
-                return firing(FiringCause::Waiting, first.into_iter().collect(), None);
-            }
-        };
-        let timetable = match Timetable::read(&schedule.cron, &schedule.timezone, now) {
-            Ok(timetable) => timetable,
-            // It was valid once: another version knows other zones, or no time is left.
-            Err(refusal) => {
-                let reason = refusal.to_string();
-                let skip = Some((1, SkippedRun { at: from, reason }));
-                return firing(FiringCause::Clock { from, to: None }, Vec::new(), skip);
-            }
-        };
-        let due = timetable.due(from, now, schedule.catch_up);
-        let missed = due.newest_missed.map(|at| {
-            let reason = "no server looked at the clock at that time".to_owned();
-            (due.missed, SkippedRun { at, reason })
-        });
-        let cause = FiringCause::Clock { from, to: due.next };
-        firing(cause, due.runs, missed)
+        }
     }
 
     /// After a clock was far ahead: schedules go by the new time, instead of waiting for the wrong one.
@@ -247,6 +223,36 @@ impl Executor {
             }
         }
     }
+}
+
+/// What a schedule fires now: why, for which times, and how many times were missed.
+fn due_of(
+    schedule: &Schedule,
+    now: Micros,
+) -> (FiringCause, Vec<Micros>, Option<(u64, SkippedRun)>) {
+    let from = match schedule.next_at {
+        Some(next) if next <= now && !schedule.paused => next,
+        _ => {
+            let first = schedule.waiting.first().copied();
+            return (FiringCause::Waiting, first.into_iter().collect(), None);
+        }
+    };
+    let timetable = match Timetable::read(&schedule.cron, &schedule.timezone, now) {
+        Ok(timetable) => timetable,
+        // It was valid once: another version knows other zones, or no time is left.
+        Err(refusal) => {
+            let reason = refusal.to_string();
+            let skip = Some((1, SkippedRun { at: from, reason }));
+            return (FiringCause::Clock { from, to: None }, Vec::new(), skip);
+        }
+    };
+    let due = timetable.due(from, now, schedule.catch_up);
+    let missed = due.newest_missed.map(|at| {
+        let reason = "no server looked at the clock at that time".to_owned();
+        (due.missed, SkippedRun { at, reason })
+    });
+    let cause = FiringCause::Clock { from, to: due.next };
+    (cause, due.runs, missed)
 }
 
 /// Returns when the clock shows this moment or was set; without a moment it does not return.

@@ -58,6 +58,21 @@ pub struct Notice {
     pub error: Option<String>,
 }
 
+impl Notice {
+    /// The notice for a client that may not see what its receiver has answered: of an answer the status, and of
+    /// a command how it ended.
+    pub fn without_answer(mut self) -> Self {
+        let answers = ["HTTP ", "it exited ", "it was ended ", "it ended"];
+        if let Some(error) = &mut self.error
+            && answers.iter().any(|begin| error.starts_with(begin))
+            && let Some(end) = error.find(": ")
+        {
+            error.truncate(end);
+        }
+        self
+    }
+}
+
 /// The id of a notice: unique over all data directories, and the same with each attempt. Signatures
 /// are over texts that a full stop divides, so it has none.
 pub fn notice_id(job: JobId, event: i64, entry: u32) -> String {
@@ -101,4 +116,48 @@ pub struct Delivery {
     pub secret: Option<WebhookSecret>,
     /// What its receiver gets.
     pub body: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_answer_the_status_is_left() {
+        let left = |error: &str| {
+            let notice = Notice {
+                number: 1,
+                id: String::new(),
+                job: 1,
+                on: JobState::Failed,
+                at: Micros(0),
+                entry: 0,
+                argv: None,
+                url: None,
+                has_secret: false,
+                state: NoticeState::Waiting,
+                attempts: 1,
+                due_at: None,
+                tried_at: None,
+                error: Some(error.to_owned()),
+            };
+            notice.without_answer().error.expect("an error")
+        };
+        for (error, expected) in [
+            (
+                "HTTP 500 Internal Server Error: a: b",
+                "HTTP 500 Internal Server Error",
+            ),
+            (
+                "HTTP 302 Found; redirects are not followed: x",
+                "HTTP 302 Found; redirects are not followed",
+            ),
+            ("HTTP 404 Not Found", "HTTP 404 Not Found"),
+            ("it exited with 3: a secret", "it exited with 3"),
+            ("it was ended by SIGKILL: x", "it was ended by SIGKILL"),
+            ("no connection: refused", "no connection: refused"),
+        ] {
+            assert_eq!(left(error), expected);
+        }
+    }
 }

@@ -140,6 +140,14 @@ impl Queue {
         Ok(defaults)
     }
 
+    /// Whether a job with these defaults has its secrets masked in its output.
+    pub fn redacts(defaults: &Map<String, Value>) -> bool {
+        let redact = defaults
+            .get("output")
+            .and_then(|output| output.get("redact"));
+        redact.and_then(Value::as_bool).unwrap_or(true)
+    }
+
     /// What defaults that were read before expect of the output of jobs.
     pub fn default_expectations(defaults: &Map<String, Value>) -> Vec<Expectation> {
         let expect = defaults.get("expect").cloned().unwrap_or_default();

@@ -25,6 +25,8 @@ use crate::{
     clean,
     job::{Delivery, signal},
     launch::program,
+    shim::exec_pinned,
+    spool::PinnedRun,
     supervisor::{base_environment, home},
     sys::descriptors,
 };
@@ -96,17 +98,37 @@ pub async fn run(
     env: &BTreeMap<String, String>,
     body: &str,
 ) -> Result<(), DeliveryFailure> {
+    run_judged(argv, None, env, body).await
+}
+
+/// The same; with `pinned` the file that was judged is executed, in the directory that was judged.
+pub async fn run_judged(
+    argv: &[String],
+    pinned: Option<&PinnedRun>,
+    env: &BTreeMap<String, String>,
+    body: &str,
+) -> Result<(), DeliveryFailure> {
+    let pinned = serde_json::to_string(&pinned);
+    let pinned = pinned.map_err(|error| DeliveryFailure::new(error.to_string()))?;
     let mut command = Command::new(program());
-    command.arg(COMMAND_ROLE).args(argv);
+    command.arg(COMMAND_ROLE).arg(pinned).args(argv);
     run_command(command, env, body).await
 }
 
 /// The role between the server and a command: the server ignores signals and has descriptors that a
-/// command must not inherit. Its arguments are those of the command.
+/// command must not inherit. Its arguments are what the policy has judged, as JSON, and those of the command.
 pub fn main(mut argv: impl Iterator<Item = OsString>) -> ExitCode {
     clean::for_other_program();
+    let pinned = argv.next().unwrap_or_default();
     let program = argv.next().unwrap_or_default();
-    let error = std::process::Command::new(&program).args(argv).exec();
+    let error = match serde_json::from_slice::<Option<PinnedRun>>(pinned.as_encoded_bytes()) {
+        Ok(Some(pinned)) => exec_pinned(&pinned, &program, argv),
+        Ok(None) => {
+            let error = std::process::Command::new(&program).args(argv).exec();
+            error.to_string()
+        }
+        Err(error) => error.to_string(),
+    };
     // The end of the output is shown with the exit code.
     let _ = writeln!(
         io::stderr(),

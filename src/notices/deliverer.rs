@@ -13,10 +13,11 @@ use super::{
     types::{DeliveryFailure, NoticeSettings},
 };
 use crate::{
-    job::{JobNumber, Micros, NotifyTarget, Requester},
+    job::{JobNumber, Micros, Requester},
     policy::PolicyGuard,
+    spool::PinnedRun,
     store::{DeliveryOutcome, NoticeTried, Store, StoreError, WaitingNotice},
-    supervisor::{self, PolicyRefusal},
+    supervisor::{JudgedReceiver, PolicyRefusal},
     sys::{alarm::Alarm, clock, retry::until_some},
 };
 
@@ -225,8 +226,8 @@ impl Deliverer {
 /// Makes one attempt and stores what became of it.
 async fn deliver(context: &DeliveryContext, store: &Store, notice: WaitingNotice) {
     let sent = AssertUnwindSafe(async {
-        check_policy(context, &notice)?;
-        context.sender.send(&notice.delivery).await
+        let pinned = check_policy(context, &notice).await?;
+        context.sender.send(&notice.delivery, pinned.as_ref()).await
     });
     // A notice whose delivery panics (a bug) must not stop the server again and again.
     let sent = sent.catch_unwind().await.unwrap_or_else(|_| {
@@ -261,25 +262,30 @@ async fn deliver(context: &DeliveryContext, store: &Store, notice: WaitingNotice
     .await;
 }
 
-/// Refuses a command that the policy does not allow any more. The rule may change again: the notice is tried
-/// again as after any failure.
-fn check_policy(context: &DeliveryContext, notice: &WaitingNotice) -> Result<(), DeliveryFailure> {
-    let (Some(guard), NotifyTarget::Argv(argv)) = (&context.policy, &notice.delivery.target) else {
-        return Ok(());
+/// Refuses a receiver that the policy does not allow any more; of a command it returns what may be run. The rule
+/// may change again: the notice is tried again as after any failure.
+async fn check_policy(
+    context: &DeliveryContext,
+    notice: &WaitingNotice,
+) -> Result<Option<PinnedRun>, DeliveryFailure> {
+    let Some(guard) = &context.policy else {
+        return Ok(None);
     };
     let requester = notice.requester.clone();
     let requester = requester.unwrap_or_else(Requester::default_one);
-    let judged = supervisor::judge_receiver(guard, argv, &notice.queue, &requester);
-    judged.map_err(|refusal| {
-        let PolicyRefusal {
+    let target = &notice.delivery.target;
+    let receiver = JudgedReceiver::of(target, &notice.queue, &requester);
+    match guard.judged(move |policy| receiver.judge(policy)).await {
+        Ok(Ok(pinned)) => Ok(pinned),
+        Ok(Err(PolicyRefusal {
             rule,
             digest,
             message,
-        } = refusal;
-        DeliveryFailure::new(format!(
-            "not started: {message} (rule {rule:?}, policy {digest})"
-        ))
-    })
+        })) => Err(DeliveryFailure::new(format!(
+            "not sent: {message} (rule {rule:?}, policy {digest})"
+        ))),
+        Err(error) => Err(DeliveryFailure::new(format!("not sent: {error}"))),
+    }
 }
 
 fn log(notice: &WaitingNotice, outcome: &DeliveryOutcome) {

@@ -18,7 +18,9 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{job::Delivery, policy::PolicyGuard, store::Store, sys::vital::Vital};
+use crate::{
+    job::Delivery, policy::PolicyGuard, spool::PinnedRun, store::Store, sys::vital::Vital,
+};
 use deliverer::{Deliverer, DeliveryContext, FINISH_WITHIN};
 use sender::NoticeSender;
 
@@ -86,17 +88,22 @@ impl Notices {
         &self.inner.context.settings
     }
 
-    /// Makes one attempt now, whatever else is delivered; nothing is stored.
+    /// Makes one attempt now, whatever else is delivered; nothing is stored. `pinned` is what of a command the
+    /// policy has judged.
     ///
     /// # Errors
     ///
     /// Why it has failed.
-    pub async fn test(&self, delivery: &Delivery) -> Result<(), DeliveryFailure> {
+    pub async fn test(
+        &self,
+        delivery: &Delivery,
+        pinned: Option<&PinnedRun>,
+    ) -> Result<(), DeliveryFailure> {
         // The semaphore is never closed.
         let _turn = self.inner.tests.acquire().await;
         let interrupted = self.inner.context.interrupted.cancelled();
         tokio::select! {
-            sent = self.inner.context.sender.send(delivery) => sent,
+            sent = self.inner.context.sender.send(delivery, pinned) => sent,
             () = interrupted => Err(DeliveryFailure::new("the server is stopping")),
         }
     }

@@ -7,7 +7,10 @@ use super::{
     http::HttpClient,
     types::DeliveryFailure,
 };
-use crate::job::{Delivery, NotifyTarget};
+use crate::{
+    job::{Delivery, NotifyTarget},
+    spool::PinnedRun,
+};
 
 /// Makes single attempts.
 #[derive(Debug)]
@@ -27,17 +30,23 @@ impl NoticeSender {
         }
     }
 
-    /// Hands a notice to its receiver; returns when the receiver has taken it.
+    /// Hands a notice to its receiver; returns when the receiver has taken it. `pinned` is what of a command
+    /// the policy has judged; without a policy there is none.
     ///
     /// # Errors
     ///
     /// The receiver has not taken it, or not in time.
-    pub async fn send(&self, delivery: &Delivery) -> Result<(), DeliveryFailure> {
+    pub async fn send(
+        &self,
+        delivery: &Delivery,
+        pinned: Option<&PinnedRun>,
+    ) -> Result<(), DeliveryFailure> {
         let attempt = async {
             match &delivery.target {
                 NotifyTarget::Url(url) => self.http.post(url, delivery).await,
                 NotifyTarget::Argv(argv) => {
-                    command::run(argv, &self.environment.of(delivery), &delivery.body).await
+                    let env = self.environment.of(delivery);
+                    command::run_judged(argv, pinned, &env, &delivery.body).await
                 }
             }
         };

@@ -19,6 +19,7 @@ pub struct Example {
     cwd: Option<String>,
     env: Option<Vec<String>>,
     secrets: Option<Vec<String>>,
+    urls: Option<Vec<String>>,
     queue: Option<String>,
     priority: Option<i64>,
     timeout_s: Option<f64>,
@@ -26,13 +27,14 @@ pub struct Example {
 }
 
 /// Keys of an example that is a table.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "argv",
     "shell",
     "who",
     "cwd",
     "env",
     "secrets",
+    "notify_urls",
     "queue",
     "priority",
     "timeout_s",
@@ -62,6 +64,7 @@ impl Example {
             cwd: text("cwd").transpose()?,
             env: get("env").map(names).transpose()?,
             secrets: get("secrets").map(names).transpose()?,
+            urls: get("notify_urls").map(names).transpose()?,
             queue: text("queue").transpose()?,
             priority: get("priority").map(|node| node.integer()).transpose()?,
             timeout_s: get("timeout_s").map(|node| node.positive()).transpose()?,
@@ -80,6 +83,7 @@ impl Example {
             cwd: None,
             env: None,
             secrets: None,
+            urls: None,
             queue: None,
             priority: None,
             timeout_s: None,
@@ -96,6 +100,7 @@ impl Example {
             Predicate::Cwd => self.cwd.is_some(),
             Predicate::Env => self.env.is_some(),
             Predicate::Secrets => self.secrets.is_some(),
+            Predicate::NotifyUrls => self.urls.is_some(),
             Predicate::Queue => self.queue.is_some(),
             Predicate::Priority => self.priority.is_some(),
             Predicate::TimeoutS => self.timeout_s.is_some(),
@@ -113,6 +118,7 @@ impl Example {
             path: None,
             names: self.env.clone().unwrap_or_default(),
             secrets: self.secrets.clone().unwrap_or_default(),
+            urls: self.urls.clone().unwrap_or_default(),
             bounds: JobBounds {
                 queue: queue.unwrap_or_else(|| JobSpec::QUEUE.to_owned()),
                 priority: self.priority.unwrap_or_default(),

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
+    digests::FileDigest,
     example::Example,
     rule::{PolicyRule, What},
     subject::{LocatedProgram, Subject},
@@ -19,7 +20,7 @@ fn failure(example: &Example, rule: &PolicyRule, resolve: Resolve<'_>) -> Option
     let job = example.judged();
     let subject = Subject {
         program: program(rule, &example.command, resolve),
-        sha256: None,
+        sha256: FileDigest::NotYet,
         real_cwd: Some(resolve(Path::new(&job.cwd))),
         job: &job,
     };
@@ -55,6 +56,7 @@ fn program(rule: &PolicyRule, command: &Command, resolve: Resolve<'_>) -> Locate
         real: found.as_deref().map(resolve),
         is_relative: word.contains('/') && path.is_relative(),
         found,
+        same_as: Vec::new(),
     }
 }
 

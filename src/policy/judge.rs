@@ -1,10 +1,12 @@
 //! Decides about a job: any deny rule wins, then the first allow rule, then the default. Pure.
 
 use super::{
+    digests::FileDigest,
     names::NameSet,
     predicate::{Predicate, PredicateFailure},
     rule::{Policy, PolicyRule, RuleEffect, What, Who, sha256_hex},
     subject::Subject,
+    urls::{JudgedUrl, UrlSet},
     words::shown,
 };
 
@@ -64,6 +66,50 @@ impl Policy {
                 why: self.why_no_rule(subject),
             },
         }
+    }
+
+    /// The decision about a notice by itself: the URL counts for every job of the requester and the queue for
+    /// which a rule lists it.
+    pub fn judge_url(&self, judged: &JudgedUrl) -> Verdict {
+        let lists = |rule: &&PolicyRule| {
+            let listed = rule.notify_urls.as_ref();
+            let mut who = rule.who.iter().flatten();
+            (rule.who.is_none() || who.any(|who| who.is(&judged.requester)))
+                && rule.bounds.queue_failure(&judged.queue).is_none()
+                && listed.is_some_and(|listed| listed.has(&judged.url))
+        };
+        let of = |effect| self.rules.iter().filter(move |rule| rule.effect == effect);
+        // What else a deny rule asks for was judged with the job.
+        let mut denying = of(RuleEffect::Deny).filter(|rule| rule.is_about_urls_alone());
+        let deciding = denying
+            .find(lists)
+            .or_else(|| of(RuleEffect::Allow).find(lists));
+        let (effect, rule) = match deciding {
+            Some(rule) => (rule.effect, rule.id.as_str()),
+            None => (self.default, Self::DEFAULT_RULE),
+        };
+        let url = shown(&judged.url);
+        Verdict {
+            effect,
+            rule: rule.to_owned(),
+            by_path: false,
+            sha256: None,
+            why: match (deciding, effect) {
+                (Some(_), RuleEffect::Deny) => format!("the rule {rule:?} denies notices to {url}"),
+                (None, RuleEffect::Deny) => format!("no rule allows notices to {url}"),
+                (_, RuleEffect::Allow) => format!("notices to {url} are allowed"),
+            },
+        }
+    }
+
+    /// Whether the decision depends on the digest of the program's file: all else of a rule that has one fits.
+    pub fn wants_digest(&self, subject: &Subject<'_>) -> bool {
+        let mut rules = self.rules.iter().filter(|rule| rule.sha256().is_some());
+        subject.program.real.is_some()
+            && rules.any(|rule| {
+                let failure = rule.first_failure(subject, |one| one != Predicate::Sha256);
+                failure.is_none()
+            })
     }
 
     /// What each rule makes of a job, in the order of the file.
@@ -143,11 +189,18 @@ impl PolicyRule {
             Predicate::Cwd => self.cwd_failure(subject),
             Predicate::Env => self.env_failure(subject),
             Predicate::Secrets => self.secrets_failure(subject),
+            Predicate::NotifyUrls => self.urls_failure(subject),
             Predicate::Queue => self.bounds.queue_failure(&bounds.queue),
             Predicate::Priority => self.bounds.priority_failure(bounds.priority),
             Predicate::TimeoutS => self.bounds.timeout_failure(bounds.timeout_s),
             Predicate::OutputBytes => self.bounds.output_failure(bounds.output_bytes),
         }
+    }
+
+    /// Whether it asks for nothing but who, the queue, and URLs of notices.
+    fn is_about_urls_alone(&self) -> bool {
+        self.what == What::Anything
+            && (&self.cwd, &self.env, &self.secrets) == (&None, &None, &None)
     }
 
     /// The digest that it asks for.
@@ -203,7 +256,7 @@ impl PolicyRule {
         let located = &subject.program;
         let (found, real) = (located.found.as_deref(), located.real.as_deref());
         if self.effect == RuleEffect::Deny {
-            let touched = programs.iter().any(|program| program.touches(found, real));
+            let touched = programs.iter().any(|program| program.touches(located));
             return (!touched).then(|| format!("the program is {}", located.text()));
         }
         let Some((found, real)) = found.zip(real) else {
@@ -234,11 +287,12 @@ impl PolicyRule {
     fn sha256_failure(&self, subject: &Subject<'_>) -> Option<String> {
         let expected = self.sha256()?;
         match &subject.sha256 {
-            Some(found) if found == expected => None,
+            FileDigest::Is(found) if found == expected => None,
+            FileDigest::Is(found) => Some(format!("the program's file has the SHA-256 {found}")),
             // It may be the one that is denied.
-            None if self.effect == RuleEffect::Deny && subject.program.real.is_some() => None,
-            Some(found) => Some(format!("the program's file has the SHA-256 {found}")),
-            None => Some("the program's file cannot be read".to_owned()),
+            _ if self.effect == RuleEffect::Deny && subject.program.real.is_some() => None,
+            FileDigest::Unknown(why) => Some(format!("the program's file {why}")),
+            FileDigest::NotYet => Some("the program's file was not read".to_owned()),
         }
     }
 
@@ -293,6 +347,18 @@ impl PolicyRule {
                         false => format!("it may refer to {}", listed.join(", ")),
                     }
                 ))
+            }
+        }
+    }
+
+    fn urls_failure(&self, subject: &Subject<'_>) -> Option<String> {
+        let (listed, urls) = (self.notify_urls.as_ref(), &subject.job.urls);
+        match (self.effect, listed) {
+            (RuleEffect::Allow, listed) => UrlSet::first_failure(listed, urls),
+            (RuleEffect::Deny, None) => None,
+            (RuleEffect::Deny, Some(listed)) => {
+                let is_told = urls.iter().any(|url| listed.has(url));
+                (!is_told).then(|| "no notice is sent to one of its notify_urls".to_owned())
             }
         }
     }

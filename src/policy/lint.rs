@@ -323,13 +323,17 @@ fn freedom_of(set: &WordSet) -> Freedom {
 
 fn about_env(rule: &PolicyRule) -> Option<String> {
     let listed = rule.env.as_ref()?;
-    let named = listed.0.iter().find_map(|pattern| match pattern {
-        WordPattern::Is(name) if is_start_up(name) => Some(name),
+    listed.0.iter().find_map(|pattern| match pattern {
+        WordPattern::Is(name) if is_start_up(name) => Some(format!(
+            "it allows the variable {name}, which can change what is run; leave it out of env"
+        )),
+        // Up to a part of a name: the variables of one program, or of one purpose.
+        WordPattern::Begins(begin) if !begin.ends_with('_') => Some(format!(
+            "it allows the variables {begin}*, which are those of many programs; the list of variables that can \
+             change what is run is never complete, so write names out, or a beginning that ends with _"
+        )),
         _ => None,
-    })?;
-    Some(format!(
-        "it allows the variable {named}, which can change what is run; leave it out of env"
-    ))
+    })
 }
 
 fn about_examples(rule: &PolicyRule) -> Option<String> {
@@ -395,6 +399,8 @@ mod tests {
             "shell = \"any\"",
             "program = \"any\"\nargs = []",
             "program = \"/bin/ls\"\nargs = []\nenv = [\"LD_PRELOAD\"]",
+            "program = \"/bin/ls\"\nargs = []\nenv = [\"*\"]",
+            "program = \"/bin/ls\"\nargs = []\nenv = [\"LANG\", \"PY*\"]",
         ] {
             assert!(!findings(rule).is_empty(), "{rule}");
         }
@@ -412,6 +418,7 @@ mod tests {
             "program = \"/usr/bin/git\"\ncwd = \"/srv\"\nargs = [\"log\", { rest = { not = [\"-*\"] } }]",
             "program = \"/usr/bin/make\"\ncwd = \"/srv\"\nargs = [\"test\"]",
             "program = \"/bin/ls\"\nargs = [{ rest = \"any\" }]",
+            "program = \"/bin/ls\"\nargs = []\nenv = [\"LANG\", \"LC_*\"]",
             "shell = \"0000000000000000000000000000000000000000000000000000000000000000\"",
         ] {
             assert_eq!(findings(rule), [""; 0], "{rule}");

@@ -1,18 +1,19 @@
 //! Asks the file system what the first word of a job leads to, as execvp(3) would find it.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{Access, access};
 
 use super::{
-    rule::Policy,
+    digests::{FileDigest, digest_now},
+    rule::{Policy, RuleEffect, What},
     subject::{Judged, LocatedProgram, Subject},
 };
-use crate::{job::Command, sys::file_digest};
+use crate::job::Command;
 
 /// PATH of a job that sets none.
 pub const BASE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -54,6 +55,7 @@ pub fn locate(job: &Judged) -> LocatedProgram {
         found,
         real,
         is_relative,
+        same_as: Vec::new(),
     }
 }
 
@@ -61,25 +63,58 @@ fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file()) && access(path, Access::EXEC_OK).is_ok()
 }
 
-/// A job with what the file system says about it, as far as the policy asks.
+/// A job with what the file system says about it, as far as the policy asks; without the digest of its
+/// program.
 pub fn look_up<'a>(policy: &Policy, job: &'a Judged) -> Subject<'a> {
-    let program = locate(job);
-    let asked = policy.rules.iter().any(|rule| rule.sha256().is_some());
-    let sha256 = match (&program.real, asked) {
-        (Some(real), true) => sha256_of_file(real).ok(),
-        _ => None,
-    };
+    let mut program = locate(job);
+    if let Some(real) = &program.real {
+        program.same_as = policy.denied_programs_like(real);
+    }
     let real_cwd = fs::canonicalize(&job.cwd).ok();
     Subject {
         job,
         program,
-        sha256,
+        sha256: FileDigest::NotYet,
         real_cwd: real_cwd.filter(|real| real.is_dir()),
     }
 }
 
-fn sha256_of_file(path: &Path) -> io::Result<String> {
-    file_digest::sha256_hex(File::open(path)?)
+/// The same with the digest, where the decision depends on it.
+pub fn look_up_with_digest<'a>(policy: &Policy, job: &'a Judged) -> Subject<'a> {
+    let mut subject = look_up(policy, job);
+    if let (Some(real), true) = (&subject.program.real, policy.wants_digest(&subject)) {
+        subject.sha256 = digest_now(real);
+    }
+    subject
+}
+
+impl Policy {
+    /// The programs of deny rules that are this file under another path.
+    fn denied_programs_like(&self, real: &Path) -> Vec<PathBuf> {
+        let denying = self
+            .rules
+            .iter()
+            .filter(|rule| rule.effect == RuleEffect::Deny);
+        let programs = denying.flat_map(|rule| match &rule.what {
+            What::Programs {
+                programs: Some(programs),
+                ..
+            } => programs.as_slice(),
+            _ => &[],
+        });
+        let id = |path: &Path| {
+            fs::metadata(path)
+                .ok()
+                .map(|found| (found.dev(), found.ino()))
+        };
+        let mut programs = programs.map(|program| &program.written).peekable();
+        // Most policies have none.
+        let Some(own) = programs.peek().is_some().then(|| id(real)).flatten() else {
+            return Vec::new();
+        };
+        let same = programs.filter(|written| id(written) == Some(own));
+        same.cloned().collect()
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod bounds;
 #[cfg(test)]
 mod bypass_tests;
+mod digests;
 mod example;
 mod examples;
 mod guard;
@@ -25,15 +26,18 @@ mod subject;
 #[cfg(test)]
 mod testing;
 mod toml_value;
+mod urls;
 mod words;
 
 pub use bounds::JobBounds;
-pub use guard::{Judgement, PolicyGuard, PolicyStatus, read_file};
+pub use digests::{DIGEST_BYTES_MAX, FileDigest};
+pub use guard::{Judgement, NotJudged, PolicyGuard, PolicyStatus, PolicyView, read_file};
 pub use judge::{RuleReport, Verdict};
 pub use lint::LintFinding;
-pub use locate::{BASE_PATH, look_up};
+pub use locate::{BASE_PATH, look_up_with_digest};
 pub use predicate::{Predicate, PredicateFailure};
 pub use read::{POLICY_BYTES_MAX, PolicyError};
 pub use rule::{Policy, PolicyRule, RuleEffect};
 pub use subject::{Judged, LocatedProgram, Subject};
 pub use toml_value::PolicyMistake;
+pub use urls::JudgedUrl;

@@ -18,8 +18,6 @@ pub enum Predicate {
     Shell,
     /// The program.
     Program,
-    /// The digest of its file.
-    Sha256,
     /// The words after it.
     Args,
     /// The directory.
@@ -28,6 +26,8 @@ pub enum Predicate {
     Env,
     /// The secrets.
     Secrets,
+    /// The URLs of notices.
+    NotifyUrls,
     /// The queue.
     Queue,
     /// The priority.
@@ -36,23 +36,26 @@ pub enum Predicate {
     TimeoutS,
     /// The limit of the output.
     OutputBytes,
+    /// The digest of the program's file: it is read only where all else fits.
+    Sha256,
 }
 
 impl Predicate {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Who,
         Self::Shell,
         Self::Program,
-        Self::Sha256,
         Self::Args,
         Self::Cwd,
         Self::Env,
         Self::Secrets,
+        Self::NotifyUrls,
         Self::Queue,
         Self::Priority,
         Self::TimeoutS,
         Self::OutputBytes,
+        Self::Sha256,
     ];
 
     /// The key of a rule.
@@ -66,6 +69,7 @@ impl Predicate {
             Self::Cwd => "cwd",
             Self::Env => "env",
             Self::Secrets => "secrets",
+            Self::NotifyUrls => "notify_urls",
             Self::Queue => "queue",
             Self::Priority => "priority",
             Self::TimeoutS => "timeout_s",

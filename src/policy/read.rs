@@ -17,6 +17,7 @@ use super::{
         sha256_hex,
     },
     toml_value::{PolicyMistake, TomlNode, TomlTable, TomlText},
+    urls::{UrlPattern, UrlSet},
     words::{ArgsPattern, WordPattern, WordSet},
 };
 use crate::job::SecretName;
@@ -31,7 +32,7 @@ const ID_BYTES_MAX: usize = 100;
 /// Keys of a file.
 const KEYS: [&str; 2] = ["default", "rule"];
 /// Keys of a rule.
-const RULE_KEYS: [&str; 17] = [
+const RULE_KEYS: [&str; 18] = [
     "id",
     "decision",
     "who",
@@ -42,6 +43,7 @@ const RULE_KEYS: [&str; 17] = [
     "cwd",
     "env",
     "secrets",
+    "notify_urls",
     "timeout_s",
     "output_bytes",
     "queue",
@@ -167,6 +169,7 @@ impl<'a> RuleReader<'a> {
             cwd: self.some("cwd", |node, text| self.directory(&node, text))?,
             env: self.some("env", pattern)?.map(NameSet),
             secrets: self.some("secrets", secret)?,
+            notify_urls: self.notify_urls()?,
             bounds: self.bounds()?,
             by_path,
             matches: examples("match")?,
@@ -194,7 +197,7 @@ impl<'a> RuleReader<'a> {
             return Ok(None);
         };
         let texts = node.strings()?;
-        if texts.is_empty() && !["env", "secrets"].contains(&key) {
+        if texts.is_empty() && !["env", "secrets", "notify_urls"].contains(&key) {
             return Err(node.wrong("must not be empty; leave it out for any"));
         }
         let read = texts.into_iter().map(|(node, text)| read(node, text));
@@ -243,6 +246,18 @@ impl<'a> RuleReader<'a> {
                 .transpose()?,
             args,
         })
+    }
+
+    fn notify_urls(&self) -> Result<Option<UrlSet>, PolicyMistake> {
+        match self.table.get("notify_urls") {
+            Some(node) if node.is_string() && node.string()? == "any" => Ok(Some(UrlSet::Any)),
+            _ => {
+                let read = |node: TomlNode<'_>, text: &str| {
+                    UrlPattern::read(text).map_err(|why| node.wrong(why))
+                };
+                Ok(self.some("notify_urls", read)?.map(UrlSet::Listed))
+            }
+        }
     }
 
     fn program(&self, node: &TomlNode<'_>, text: &str) -> Result<ProgramPattern, PolicyMistake> {

@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{
-    bounds::BoundsMax, example::Example, names::NameSet, subject::Subject, words::ArgsPattern,
+    bounds::BoundsMax,
+    example::Example,
+    names::NameSet,
+    subject::{LocatedProgram, Subject},
+    urls::UrlSet,
+    words::ArgsPattern,
 };
 use crate::job::Requester;
 
@@ -65,6 +70,9 @@ pub struct PolicyRule {
     /// Names of secrets. Of an allow rule these are all that a job may refer to; a deny rule matches a job
     /// that refers to one of them.
     pub secrets: Option<Vec<String>>,
+    /// URLs of notices. Of an allow rule these are all to which a job's notices may be sent; a deny rule
+    /// matches a job whose notices are sent to one of them.
+    pub notify_urls: Option<UrlSet>,
     /// The most that the job may ask for.
     pub bounds: BoundsMax,
     /// Whether a script is executed by its path.
@@ -158,10 +166,12 @@ impl ProgramPattern {
         is(&self.written) || (is(&self.real) && self.real.file_name() == self.written.file_name())
     }
 
-    /// Whether a deny rule for this program denies it.
-    pub fn touches(&self, found: Option<&Path>, real: Option<&Path>) -> bool {
-        let mut paths = [found, real].into_iter().flatten();
-        paths.any(|path| path == self.written || path == self.real)
+    /// Whether a deny rule for this program denies it: by any path that leads to the file, and by any other
+    /// name of the file.
+    pub fn touches(&self, located: &LocatedProgram) -> bool {
+        let paths = [&located.found, &located.real].into_iter().flatten();
+        let mut paths = paths.chain(&located.same_as);
+        paths.any(|path| *path == self.written || *path == self.real)
     }
 }
 
@@ -228,6 +238,13 @@ mod tests {
             written: "/bin/sh".into(),
             real: "/usr/bin/dash".into(),
         };
+        let located = |found: Option<&str>, real: Option<&str>, same_as: &[&str]| LocatedProgram {
+            word: String::new(),
+            found: found.map(PathBuf::from),
+            real: real.map(PathBuf::from),
+            is_relative: false,
+            same_as: same_as.iter().map(PathBuf::from).collect(),
+        };
         for (found, real) in [
             ("/bin/sh", "/usr/bin/dash"),
             ("/tmp/x", "/usr/bin/dash"),
@@ -235,11 +252,13 @@ mod tests {
             ("/bin/../bin/sh", "/usr/bin/dash"),
         ] {
             assert!(
-                shell.touches(Some(Path::new(found)), Some(Path::new(real))),
+                shell.touches(&located(Some(found), Some(real), &[])),
                 "{found}"
             );
         }
-        assert!(!shell.touches(Some(Path::new("/bin/ls")), Some(Path::new("/bin/ls"))));
-        assert!(!shell.touches(None, None));
+        let ls = Some("/bin/ls");
+        assert!(!shell.touches(&located(ls, ls, &[])));
+        assert!(!shell.touches(&located(None, None, &[])));
+        assert!(shell.touches(&located(ls, ls, &["/usr/bin/dash"])));
     }
 }

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{bounds::JobBounds, words::shown};
-use crate::job::{Command, EnvValue, JobSpec, Requester, secret::references};
+use super::{bounds::JobBounds, digests::FileDigest, words::shown};
+use crate::job::{
+    Command, EnvValue, JobSpec, NotifyEntry, NotifyTarget, Requester, secret::references,
+};
 
 /// A job before it is located: what a policy needs to know of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +22,8 @@ pub struct Judged {
     pub names: Vec<String>,
     /// The names of the secrets that it refers to.
     pub secrets: Vec<String>,
+    /// The URLs to which notices of it are sent.
+    pub urls: Vec<String>,
     /// What it asks for.
     pub bounds: JobBounds,
 }
@@ -47,6 +51,7 @@ impl Judged {
             secrets: references(&job.env)
                 .map(|(_, name)| name.to_string())
                 .collect(),
+            urls: job.notify.iter().filter_map(url_of).collect(),
             bounds: JobBounds::of(job),
         }
     }
@@ -61,8 +66,16 @@ impl Judged {
             path: None,
             names: Vec::new(),
             secrets: Vec::new(),
+            urls: Vec::new(),
             bounds: JobBounds::of_notice(queue.to_owned()),
         }
+    }
+}
+
+fn url_of(entry: &NotifyEntry) -> Option<String> {
+    match &entry.target {
+        NotifyTarget::Url(url) => Some(url.clone()),
+        NotifyTarget::Argv(_) => None,
     }
 }
 
@@ -77,6 +90,8 @@ pub struct LocatedProgram {
     pub real: Option<PathBuf>,
     /// Whether the word, or the entry of PATH, is relative to the job's directory.
     pub is_relative: bool,
+    /// Programs of deny rules that are the same file under another path: hard links, and mounts.
+    pub same_as: Vec<PathBuf>,
 }
 
 impl LocatedProgram {
@@ -100,8 +115,8 @@ pub struct Subject<'a> {
     pub job: &'a Judged,
     /// What its first word leads to.
     pub program: LocatedProgram,
-    /// SHA-256 of that file, in hexadecimal; `None` where no rule asks for it, or it cannot be read.
-    pub sha256: Option<String>,
+    /// The digest of that file, where a rule asks for it.
+    pub sha256: FileDigest,
     /// The directory without links; `None` where there is none.
     pub real_cwd: Option<PathBuf>,
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     bounds::JobBounds,
+    digests::FileDigest,
     locate::BASE_PATH,
     rule::Policy,
     subject::{Judged, LocatedProgram, Subject},
@@ -67,6 +68,7 @@ pub fn judged(argv: &[&str]) -> Judged {
         path: None,
         names: Vec::new(),
         secrets: Vec::new(),
+        urls: Vec::new(),
         bounds: JobBounds {
             queue: JobSpec::QUEUE.to_owned(),
             priority: 0,
@@ -104,8 +106,9 @@ pub fn found(job: &Judged) -> Subject<'_> {
             real: at.as_deref().map(resolve),
             found: at,
             is_relative,
+            same_as: Vec::new(),
         },
-        sha256: None,
+        sha256: FileDigest::NotYet,
         real_cwd: Some(resolve(Path::new(&job.cwd))),
         job,
     }

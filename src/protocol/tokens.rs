@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::auth::{Token, TokenError};
 use crate::{
@@ -318,14 +318,14 @@ impl Tokens {
         Ok((stored, self.key.issue(nonce).text()))
     }
 
-    /// Replaces the administrator's token in its file; every session that has shown the old one ends.
-    pub async fn rotate_admin(&self, dir: &OwnDir) -> Result<Token, TokenError> {
+    /// Replaces the administrator's token in its file. Every session that has shown the old one ends when the
+    /// guard is dropped.
+    pub async fn rotate_admin(&self, dir: &OwnDir) -> Result<(Token, DropGuard), TokenError> {
         let _alone = self.changing.lock().await;
         let token = Token::create(dir)?;
         let new = (token.clone(), CancellationToken::new());
         let old = std::mem::replace(&mut *write(&self.admin), new);
-        old.1.cancel();
-        Ok(token)
+        Ok((token, old.1.drop_guard()))
     }
 
     /// Ends the principals whose time is over, and stores which tokens have expired, until `stopping` is

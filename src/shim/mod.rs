@@ -21,6 +21,8 @@ mod timestamps;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
+pub use process::pinned::exec as exec_pinned;
+
 /// Runs the shim: `--data-dir ABSOLUTE_DIR --id ID`, without the program's name and the role.
 /// Returns when the shim leaves. It fails, with the reason on stderr, only if it could not begin.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// DATA                      held by the server (flock): a file that can be removed is no safe lock
 /// DATA/lock                 held by the server, too: earlier versions check only this file
 /// DATA/server.start         how the server was started, for `restart`, 0600
+/// DATA/server.in_force      the policy and the sources of secrets of the last server, 0600
 /// DATA/server.starting      what a server does whose start takes long, while it does
 /// DATA/cc-executor.db       the ledger
 /// DATA/cc-executor.ballast  disk reserve for ends and cancels on a full disk
@@ -33,6 +34,8 @@ impl Layout {
     pub const LOCK: &str = "lock";
     /// Name of the file that says how the running server was started.
     pub const START: &str = "server.start";
+    /// Name of the file that says which policy and secrets the last server had in force.
+    pub const IN_FORCE: &str = "server.in_force";
     /// Name of the note of a server whose start takes long.
     pub const STARTING: &str = "server.starting";
     /// Name of the token file.
@@ -74,6 +77,11 @@ impl Layout {
     /// The file that says how the running server was started.
     pub fn start(&self) -> PathBuf {
         self.root.join(Self::START)
+    }
+
+    /// The file that says which policy and secrets the last server had in force.
+    pub fn in_force(&self) -> PathBuf {
+        self.root.join(Self::IN_FORCE)
     }
 
     /// The SQLite database.

@@ -299,9 +299,19 @@ impl Store {
         &self.inner.disk_reserve
     }
 
-    /// Increments and commits the epoch.
+    /// Increments and commits the epoch of a server without a policy.
     pub async fn begin_epoch(&self, boot_id: &str) -> Result<Epoch, StoreError> {
-        let write = Write::BeginEpoch(boot_id.to_owned(), self.inner.file_id.clone());
+        self.begin_epoch_under(boot_id, None).await
+    }
+
+    /// Increments and commits the epoch; `policy` is the digest of the policy that is in force.
+    pub async fn begin_epoch_under(
+        &self,
+        boot_id: &str,
+        policy: Option<String>,
+    ) -> Result<Epoch, StoreError> {
+        let file_id = self.inner.file_id.clone();
+        let write = Write::BeginEpoch(boot_id.to_owned(), file_id, policy);
         self.write(write, |result| match result {
             WriteResult::Epoch(epoch) => Some(epoch),
             _ => None,

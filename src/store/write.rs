@@ -48,8 +48,8 @@ impl Deref for AuditedWrite {
 /// One write.
 #[derive(Debug)]
 pub enum Write {
-    /// Boot id of the machine and file id of the database.
-    BeginEpoch(String, String),
+    /// Boot id of the machine, file id of the database, and the digest of the policy in force.
+    BeginEpoch(String, String, Option<String>),
     SetQueue(QueueChange),
     DeleteQueue(String),
     /// The schedule as it shall be; whether its next time stays.

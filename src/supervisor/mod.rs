@@ -35,7 +35,7 @@ pub use finalize::{AttemptEnding, Finalized, finalize};
 pub use isolation::{Isolation, WantedLevel};
 pub use looked::Looked;
 pub use orphans::{Leader, Mark, OrphanSearcher, OrphanTree, SearchGuard};
-pub use policy::{PolicyRefusal, Taken, judge_job, judge_receiver, judge_receivers};
+pub use policy::{JudgedJob, JudgedReceiver, JudgedReceivers, PolicyRefusal, Taken};
 pub use registry::{Registry, ShimCommand};
 pub use shim_search::ShimSearch;
 pub use spawn::{forget_all_traces, starting_max};

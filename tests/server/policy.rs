@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    harness::{Client, Server, until_true},
+    harness::{Client, Receiver, Server, sha256, until_true},
     mcp::Agent,
 };
 
@@ -516,4 +517,311 @@ fn the_command_of_a_notice_is_judged_again_before_it_runs() {
         error.is_some_and(|error| error.contains("the policy does not allow it"))
     });
     assert!(!touched.exists());
+}
+
+/// A rule for a program with this digest, whose other predicates anything fits.
+fn with_digest(program: &str, digest: &str) -> String {
+    format!(
+        "[[rule]]\nid = \"digest\"\ndecision = \"allow\"\nprogram = {program:?}\nsha256 = {digest:?}\n\
+         args = [{{ rest = \"any\" }}]\n"
+    )
+}
+
+#[test]
+fn a_large_program_delays_nothing_but_its_own_job() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let executable = |name: &str, bytes: u64| {
+        let path = fs::canonicalize(place.path()).expect("a path").join(name);
+        let file = fs::File::create(&path).expect("made");
+        file.set_len(bytes).expect("a sparse file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("a mode");
+        path.display().to_string()
+    };
+    // Beyond what is read, and as much as is read.
+    let (huge, large) = (executable("huge", 40 << 30), executable("large", 512 << 20));
+    let other = executable("other", 40 << 30);
+    let digest = sha256(b"");
+    let file = PolicyFile::new(&format!("{}\n{}", with_digest("any", &digest), ECHO));
+    let mut server = file.server();
+    let mut client = server.connect();
+    for huge in [&huge, &other] {
+        let error = client.refused(-32002, "job.submit", json!({"argv": [huge]}));
+        let text = error["message"].as_str().expect("a message");
+        assert!(text.contains("only files of up to"), "{text}");
+    }
+    let mut sessions: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    for session in &mut sessions {
+        for _ in 0..4 {
+            session.begin("job.submit", json!({"argv": [large]}));
+        }
+    }
+    // The server answers meanwhile: others, and those whose program is not read.
+    assert_eq!(server.get("/health").status, 200);
+    let job = client.submit(json!({"argv": ["echo"]}));
+    assert_eq!(client.finished(&job)["policy"]["rule"], "echo");
+    let (status, took) = server.stop();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn a_batch_reads_each_program_once() {
+    // Large, so that a thousand times would take minutes.
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let program = fs::canonicalize(place.path()).expect("a path").join("tool");
+    fs::File::create(&program)
+        .and_then(|file| file.set_len(64 << 20))
+        .expect("a sparse file");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).expect("a mode");
+    let digest = sha256(&vec![0; 64 << 20]);
+    let program = program.display().to_string();
+    let file = PolicyFile::new(&with_digest(&program, &digest));
+    let server = file.server();
+    let mut client = server.connect();
+    client.ok("queue.set", json!({"queue": "default", "paused": true}));
+    let jobs = vec![json!({"argv": [program, "a"]}); 1000];
+    let stored = client.ok("job.submit_many", json!({"jobs": jobs}));
+    assert_eq!(stored["jobs"].as_array().map(Vec::len), Some(1000));
+    // One that is refused is named, and nothing is stored.
+    let mut jobs = vec![json!({"argv": [program, "a"]}); 3];
+    jobs[1] = json!({"argv": ["/bin/ls"]});
+    let error = client.refused(-32002, "job.submit_many", json!({"jobs": jobs}));
+    assert_eq!(error["data"]["index"], 1, "{error}");
+}
+
+#[test]
+fn the_client_that_asked_for_a_job_stays_its_requester() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let ran = place.path().join("ran");
+    let touch = "[[rule]]\nid = \"touch\"\ndecision = \"allow\"\nprogram = \"/usr/bin/touch\"\n\
+                 args = [{ any = true }]\n";
+    let deny = |id: &str, who: &str, queue: &str| {
+        format!(
+            "[[rule]]\nid = {id:?}\ndecision = \"deny\"\nwho = [{who:?}]\nqueue = [{queue:?}]\n"
+        )
+    };
+    let file = PolicyFile::new(&format!("{touch}{}", deny("not-there", "ci", "slow")));
+    let server = file.server();
+    let mut admin = server.connect();
+    let mut ci = token_session(&server, "ci");
+    admin.ok("queue.set", json!({"queue": "ci", "paused": true}));
+    admin.ok("queue.set", json!({"queue": "slow"}));
+    let job = ci.submit(json!({"argv": ["touch", ran], "queue": "ci"}));
+    // An update is judged for both.
+    let into_slow = json!({"job": job["id"], "queue": "slow"});
+    let (rule, _) = forbidden(&mut admin, "job.update", into_slow);
+    assert_eq!(rule, "not-there");
+    admin.ok("job.update", json!({"job": job["id"], "priority": 1}));
+    file.write(&format!("{touch}{}", deny("no-ci", "ci", "ci")));
+    admin.ok("policy.reload", json!({}));
+    let (rule, _) = forbidden(
+        &mut admin,
+        "job.update",
+        json!({"job": job["id"], "priority": 2}),
+    );
+    assert_eq!(rule, "no-ci");
+    admin.ok("queue.set", json!({"queue": "ci", "paused": false}));
+    let end = admin.finished(&job);
+    assert_eq!(end["reason"], "spawn", "{end}");
+    let what = end["spawn_error"]["what"].as_str().expect("a text");
+    assert!(what.contains("no-ci"), "{what}");
+    assert!(!ran.exists());
+}
+
+#[test]
+fn another_name_of_a_denied_program_is_denied() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let root = fs::canonicalize(place.path()).expect("a path");
+    let (tool, link) = (root.join("tool"), root.join("link"));
+    fs::copy("/bin/echo", &tool).expect("copied");
+    fs::hard_link(&tool, &link).expect("a hard link");
+    let file = PolicyFile::new(&format!(
+        "default = \"allow\"\n[[rule]]\nid = \"no-tool\"\ndecision = \"deny\"\nprogram = {tool:?}\n"
+    ));
+    let server = file.server();
+    let mut client = server.connect();
+    for name in [&tool, &link] {
+        let (rule, _) = forbidden(&mut client, "job.submit", json!({"argv": [name]}));
+        assert_eq!(rule, "no-tool");
+    }
+    // A copy is another file.
+    let copy = root.join("copy");
+    fs::copy(&tool, &copy).expect("copied");
+    let job = client.submit(json!({"argv": [copy]}));
+    assert_eq!(client.finished(&job)["state"], "succeeded");
+}
+
+#[test]
+fn notices_go_to_the_urls_of_a_rule_alone() {
+    let receiver = Receiver::answering(0, |_, _| {
+        "500 Internal Server Error\r\nX: credential-in-the-answer\r\n".to_owned()
+    });
+    let rule = |urls: &str| {
+        format!(
+            "[[rule]]\nid = \"echo\"\ndecision = \"allow\"\nprogram = \"/bin/echo\"\nargs = []\n{urls}"
+        )
+    };
+    let allowed = format!("notify_urls = [{:?}]\n", receiver.url("/hooks/"));
+    let file = PolicyFile::new(&rule(""));
+    let server = file.server();
+    let mut client = server.connect();
+    let job =
+        |url: String| json!({"argv": ["echo"], "notify": [{"on": ["succeeded"], "url": url}]});
+    let (_, error) = forbidden(&mut client, "job.submit", job(receiver.url("/hooks/a")));
+    let text = error["message"].as_str().expect("a text");
+    assert!(text.contains("notify_urls"), "{text}");
+    forbidden(
+        &mut client,
+        "notice.test",
+        json!({"url": receiver.url("/hooks/a")}),
+    );
+    file.write(&rule(&allowed));
+    client.ok("policy.reload", json!({}));
+    for other in ["/other", "/hooks/../other", "/hooksmore", "/"] {
+        forbidden(&mut client, "job.submit", job(receiver.url(other)));
+    }
+    let other_port = job("http://127.0.0.1:1/hooks/a".to_owned());
+    forbidden(&mut client, "job.submit", other_port);
+    let told = client.submit(job(receiver.url("/hooks/a")));
+    assert_eq!(client.finished(&told)["state"], "succeeded");
+    receiver.wait_for(1);
+    client.ok("notice.test", json!({"url": receiver.url("/hooks/a")}));
+    // A URL that is not listed any more is not asked again.
+    client.ok("queue.set", json!({"queue": "default", "paused": true}));
+    let later = client.submit(job(receiver.url("/hooks/later")));
+    client.ok("queue.set", json!({"queue": "default", "paused": false}));
+    assert_eq!(client.finished(&later)["state"], "succeeded");
+    file.write(&rule(""));
+    client.ok("policy.reload", json!({}));
+    let params = json!({"job": later["id"]});
+    until_true("the refusal to be stored", || {
+        let notices = client.ok("notice.list", params.clone());
+        let error = notices["notices"][0]["error"].as_str();
+        error.is_some_and(|error| error.contains("no rule allows notices"))
+    });
+}
+
+#[test]
+fn a_command_of_a_notice_is_the_file_that_was_judged() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let root = fs::canonicalize(place.path()).expect("a path");
+    let (tool, told) = (root.join("tool"), root.join("told"));
+    // A script, which is executed by its descriptor.
+    fs::write(
+        &tool,
+        format!("#!/bin/sh\ncat > {}\necho \"$0\" >> {0}\n", told.display()),
+    )
+    .expect("written");
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o700)).expect("a mode");
+    let file = PolicyFile::new(&format!(
+        "{ECHO}\n[[rule]]\nid = \"tell\"\ndecision = \"allow\"\nprogram = {tool:?}\nargs = []\n"
+    ));
+    let server = file.server();
+    let mut client = server.connect();
+    let notify = json!([{"on": ["succeeded"], "argv": [tool]}]);
+    let job = client.submit(json!({"argv": ["echo"], "notify": notify}));
+    client.finished(&job);
+    until_true("the notice", || {
+        fs::read_to_string(&told)
+            .is_ok_and(|text| text.contains("job.succeeded") && text.contains("/fd/"))
+    });
+    client.ok("notice.test", json!({"argv": [tool]}));
+    fs::remove_file(&tool).expect("removed");
+    symlink("/bin/sh", &tool).expect("a link");
+    forbidden(&mut client, "notice.test", json!({"argv": [tool]}));
+}
+
+#[test]
+fn a_server_that_a_command_starts_has_the_policy_and_the_secrets_of_the_last_one() {
+    let secrets = tempfile::tempdir().expect("a temporary directory");
+    let token = secrets.path().join("token");
+    fs::write(&token, "a-secret-value").expect("written");
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("a mode");
+    let file = PolicyFile::new(&format!(
+        "{ECHO}\n[[rule]]\nid = \"secret\"\ndecision = \"allow\"\nprogram = \"/usr/bin/printenv\"\n\
+         args = [\"TOKEN\"]\nenv = [\"TOKEN\"]\nsecrets = [\"token\"]\n"
+    ));
+    let mut server = Server::stopped(&[], &[]);
+    let policy = format!("CC_EXECUTOR_POLICY={}", file.path().display());
+    let directory = format!("CC_EXECUTOR_SECRETS_DIR={}", secrets.path().display());
+    server.under(&["env", &policy, &directory]);
+    server.restart();
+    let mut client = server.connect();
+    let digest = client.ok("server.info", json!({}))["policy"]["digest"].clone();
+    client.ok("queue.set", json!({"queue": "default", "paused": true}));
+    let with_secret = json!({"argv": ["printenv", "TOKEN"], "env": {"TOKEN": {"secret": "token"}}});
+    let job = client.submit(with_secret);
+    let bad = client.submit(json!({"argv": ["echo", "bad"]}));
+    file.write(&format!(
+        "{}\n{}",
+        fs::read_to_string(file.path()).expect("read"),
+        "[[rule]]\nid = \"no-bad\"\ndecision = \"deny\"\nargs = [\"bad\"]\n"
+    ));
+    server.stop();
+
+    // A verb that reads starts a server.
+    let run = |words: &[&str]| server.cli(words[0]).args(&words[1..]).run();
+    assert_eq!(run(&["ls"]).code(), 0);
+    let refused = run(&["run", "--clean-env", "--", "/bin/ls"]);
+    assert_ne!(refused.code(), 0);
+    assert!(refused.err().contains("policy"), "{}", refused.err());
+    assert_eq!(run(&["queue", "set", "default", "--resume"]).code(), 0);
+    let number = |job: &Value| job["number"].to_string();
+    let wait = run(&["wait", &number(&job)]);
+    assert_eq!(wait.code(), 0, "{}", wait.err());
+    assert_ne!(run(&["wait", &number(&bad)]).code(), 0);
+    let shown = run(&["show", &number(&bad), "--json"]).json();
+    assert!(
+        shown["spawn_error"]["what"]
+            .as_str()
+            .is_some_and(|what| what.contains("no-bad")),
+        "{shown}"
+    );
+    assert_eq!(run(&["stop"]).code(), 0);
+
+    // Where the policy cannot be loaded, nothing is started.
+    let text = fs::read_to_string(file.path()).expect("read");
+    fs::remove_file(file.path()).expect("removed");
+    let failed = run(&["ls"]);
+    assert_ne!(failed.code(), 0);
+    let why = failed.err();
+    assert!(
+        why.contains("policy.toml") && why.contains("cc-executor serve"),
+        "{why}"
+    );
+    assert_ne!(run(&["status"]).code(), 0);
+    file.write(&text);
+
+    // An operator may go on without; the trail and the log say so.
+    server.under(&[]);
+    server.restart();
+    let mut client = server.connect();
+    let entries = client.ok("audit.read", json!({"limit": 1000}));
+    let of = |action: &str| -> Vec<Value> {
+        let rows = entries["entries"].as_array().expect("entries").iter();
+        let entries = rows.map(|row| row["entry"].clone());
+        entries.filter(|entry| entry["action"] == action).collect()
+    };
+    let starts = of("server.start");
+    assert_eq!(starts.len(), 3, "{starts:?}");
+    assert_eq!(starts[0]["result"]["policy"], digest);
+    assert!(starts[1]["result"]["policy"].is_string());
+    assert_eq!(starts[2]["result"]["policy"], Value::Null);
+    assert_eq!(of("policy.cease").len(), 1);
+    assert_eq!(of("secrets.cease").len(), 1);
+    assert!(
+        server.said_last().contains("had a policy"),
+        "{}",
+        server.said_last()
+    );
+    let job = client.submit(json!({"argv": ["/bin/ls"]}));
+    assert_eq!(client.finished(&job)["state"], "succeeded");
+    server.stop();
+    // From then on it is forgotten.
+    let allowed = server
+        .cli("run")
+        .args(["--clean-env", "--", "/bin/ls"])
+        .run();
+    assert_eq!(allowed.code(), 0, "{}", allowed.err());
+    assert_eq!(server.cli("stop").run().code(), 0);
 }

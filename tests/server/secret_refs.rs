@@ -703,3 +703,46 @@ fn the_value_is_in_no_file_log_backup_export_or_other_process() {
     look("after its end");
     assert_eq!(processes_with(&traces), [0; 0]);
 }
+
+/// A session with a token of these scopes.
+#[track_caller]
+fn with_scopes(server: &Server, name: &str, scopes: &[&str]) -> Client {
+    let made = server
+        .connect()
+        .ok("token.create", json!({"name": name, "scopes": scopes}));
+    Client::tcp(server.listen(), made["secret"].as_str())
+}
+
+#[test]
+fn a_default_that_unmasks_others_asks_for_the_right_to_read_secrets() {
+    let secrets = Secrets::new();
+    let server = secrets.server(&[]);
+    let mut queues = with_scopes(&server, "queues", &["queues", "read"]);
+    let unmasked = |queue: &str| json!({"queue": queue, "defaults": {"output": {"redact": false}}});
+    for queue in ["default", "new"] {
+        let error = queues.refused(-32002, "queue.set", unmasked(queue));
+        assert_eq!(error["data"]["rule"], "token.scope");
+        let text = error["message"].as_str().expect("a text");
+        assert!(text.contains("read.secrets"), "{text}");
+    }
+    let mut admin = server.connect();
+    let job = admin.submit(shell("echo $TOKEN"));
+    admin.finished(&job);
+    assert_eq!(output(&mut admin, &job), format!("{}\n", mask(TOKEN)));
+    // A client with the right sets it; then another one may send it again, beside other changes.
+    let mut reader = with_scopes(&server, "reader", &["queues", "read.secrets"]);
+    reader.ok("queue.set", unmasked("default"));
+    let mut same = unmasked("default");
+    same["defaults"]["priority"] = json!(3);
+    queues.ok("queue.set", same);
+    queues.ok("queue.set", json!({"queue": "default", "weight": 2}));
+    let masked = json!({"queue": "default", "defaults": {"output": {"redact": true}}});
+    queues.ok("queue.set", masked);
+    queues.refused(-32002, "queue.set", unmasked("default"));
+    // A run of a schedule takes the default of its moment.
+    let schedule = json!({"name": "s", "cron": "0 0 1 1 *", "job": shell("echo $TOKEN")});
+    admin.ok("schedule.set", schedule);
+    let run = admin.ok("schedule.run", json!({"name": "s"}))["job"].clone();
+    admin.finished(&run);
+    assert_eq!(output(&mut admin, &run), format!("{}\n", mask(TOKEN)));
+}

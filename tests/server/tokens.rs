@@ -458,6 +458,101 @@ fn the_administrators_token_can_be_replaced() {
 }
 
 #[test]
+fn a_client_that_replaces_or_revokes_its_own_token_gets_the_answer() {
+    let server = Server::start();
+    let mut text = token(&server, json!({"name": "ops", "scopes": ["admin"]}));
+    for _ in 0..20 {
+        let mut client = session(&server, &text);
+        // What is sent behind it does not begin.
+        let rotated = client.begin("token.rotate", json!({"name": "ops"}));
+        let behind = client.begin("job.submit", json!({"argv": ["true"], "name": "behind"}));
+        let new = client.reply(rotated).expect("the new token");
+        assert_eq!(client.reply(behind).expect_err("refused")["code"], -32001);
+        assert_eq!(client.closed(), Some(1008));
+        text = new["secret"].as_str().expect("a secret").to_owned();
+        session(&server, &text).still_works();
+
+        let mut client = server.connect();
+        let new = client.ok("token.rotate", json!({"name": "admin"}));
+        assert_eq!(new["secret"].as_str(), Some(server.token().as_str()));
+        assert_eq!(client.closed(), Some(1008));
+    }
+    let mut client = session(&server, &text);
+    let revoked = client.ok("token.revoke", json!({"name": "ops"}));
+    assert_eq!(revoked["state"], "revoked");
+    assert_eq!(client.closed(), Some(1008));
+    let listed = server.connect().ok("job.list", json!({}));
+    assert_eq!(listed["jobs"], json!([]));
+}
+
+#[test]
+fn an_explanation_tells_a_narrowed_token_of_other_jobs_the_numbers() {
+    let server = Server::start();
+    let mut admin = server.connect();
+    admin.ok("queue.set", json!({"queue": "ci"}));
+    let secret = json!({"name": "secret-name", "argv": ["sleep", "1000"]});
+    let holder = admin.submit(
+        json!({"exclusive": "key", "name": "secret-name", "queue": "ci",
+        "argv": ["sleep", "1000"]}),
+    );
+    admin.started(&holder);
+    let before = admin.submit(secret);
+    admin.started(&before);
+    let own = token(
+        &server,
+        json!({"name": "own", "scopes": ["read", "submit"], "own": true}),
+    );
+    let of_queue = token(
+        &server,
+        json!({"name": "queue", "scopes": ["read", "submit"], "queues": ["ci"]}),
+    );
+    let waiting = |what: Value| {
+        let mut job = json!({"argv": ["true"], "queue": "ci"});
+        let keys = what.as_object().expect("keys").clone();
+        job.as_object_mut().expect("an object").extend(keys);
+        job
+    };
+    let mut client = session(&server, &own);
+    let on_key = client.submit(waiting(json!({"exclusive": "key"})));
+    let on_job = admin.submit(waiting(json!({"after": [{"job": before["id"]}]})));
+    let explained = |client: &mut Client, job: &Value| {
+        let explained = client.ok("job.explain", json!({"job": job["id"]}));
+        let facts = explained["facts"].as_array().expect("facts").clone();
+        (explained.to_string(), facts)
+    };
+    let hidden = |text: &str, of: &Value| {
+        assert!(!text.contains("secret-name"), "{text}");
+        assert!(!text.contains(of["id"].as_str().expect("an id")), "{text}");
+        assert!(text.contains(&format!("job {}", of["number"])), "{text}");
+    };
+    let (text, facts) = explained(&mut client, &on_key);
+    hidden(&text, &holder);
+    let held_by = facts.iter().find(|fact| fact["kind"] == "waits_for_key");
+    assert_eq!(
+        held_by.expect("the key")["held_by"],
+        json!({"number": holder["number"]})
+    );
+    let mut client = session(&server, &of_queue);
+    let (text, facts) = explained(&mut client, &on_job);
+    hidden(&text, &before);
+    let waits = facts.iter().find(|fact| fact["kind"] == "waits_for_job");
+    assert_eq!(
+        waits.expect("the job")["job"],
+        json!({"number": before["number"]})
+    );
+    // The holder of the key is in its queue, so this token is told of it.
+    let (text, _) = explained(&mut client, &on_key);
+    assert!(text.contains("secret-name"), "{text}");
+    admin.control(&before, "kill");
+    let failed = admin.finished(&on_job);
+    assert_eq!(failed["reason"], "dependency");
+    let (text, _) = explained(&mut client, &on_job);
+    hidden(&text, &before);
+    let (text, _) = explained(&mut admin, &on_job);
+    assert!(text.contains("secret-name"), "{text}");
+}
+
+#[test]
 fn an_expiry_ends_sessions_and_survives_a_restart() {
     let mut server = Server::start();
     let text = token(
@@ -827,4 +922,26 @@ fn server_says_expired(server: &Server, name: &str) -> bool {
     tokens
         .iter()
         .any(|token| token["name"] == name && token["state"] == "expired")
+}
+
+#[test]
+fn what_a_receiver_of_notices_answers_is_for_the_administrator() {
+    let server = Server::start();
+    let mut admin = server.connect();
+    let command = ["/bin/sh", "-c", "echo an-answer >&2; exit 3"];
+    let notify = json!([{"on": ["succeeded"], "argv": command}]);
+    let job = admin.submit(json!({"argv": ["true"], "notify": notify}));
+    admin.finished(&job);
+    let error = |client: &mut Client| {
+        let listed = client.ok("notice.list", json!({}));
+        listed["notices"][0]["error"].as_str().map(str::to_owned)
+    };
+    until_true("an attempt", || error(&mut admin).is_some());
+    assert_eq!(
+        error(&mut admin).as_deref(),
+        Some("it exited with 3: an-answer")
+    );
+    let reader = token(&server, json!({"name": "reader", "scopes": ["read"]}));
+    let shown = error(&mut session(&server, &reader));
+    assert_eq!(shown.as_deref(), Some("it exited with 3"));
 }

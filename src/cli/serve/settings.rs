@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{
     config::{IsolationSetting, Settings},
     executor::{
-        AuditSettings, ExecutorSettings, RetentionSettings, SearchSettings, VerifySettings,
+        AuditSettings, Ceased, ExecutorSettings, RetentionSettings, SearchSettings, VerifySettings,
         WantedLevel,
     },
     notices::NoticeSettings,
@@ -72,6 +72,7 @@ pub fn of_executor(settings: &Settings) -> ExecutorSettings {
             waiting_max: settings.notices_waiting_max,
         },
         policy: settings.policy.clone(),
+        ceased: Ceased::default(),
         audit: AuditSettings {
             sink: settings.audit_checkpoints.clone(),
             checkpoint_s: settings.audit_checkpoint_s,

@@ -83,6 +83,10 @@ struct CheckOptions {
     #[arg(long = "secret", value_name = "NAME")]
     secrets: Vec<String>,
 
+    /// A URL to which notices of the job are sent; may be given several times
+    #[arg(long = "notify-url", value_name = "URL")]
+    notify_urls: Vec<String>,
+
     /// The queue
     #[arg(long, default_value = JobSpec::QUEUE)]
     queue: String,
@@ -121,7 +125,7 @@ impl PolicyArgs {
     async fn check(&self, options: &CheckOptions) -> anyhow::Result<ExitCode> {
         let policy = self.read(&options.file).await?;
         let job = options.judged()?;
-        let subject = policy::look_up(&policy, &job);
+        let subject = policy::look_up_with_digest(&policy, &job);
         let (verdict, reports) = (policy.judge(&subject), policy.explain(&subject));
         match self.print.json {
             true => print::json(&check_json(&policy, &verdict, &reports))?,
@@ -219,6 +223,7 @@ impl CheckOptions {
             path: path.map(str::to_owned),
             names: self.env.iter().map(name).collect(),
             secrets: self.secrets.clone(),
+            urls: self.notify_urls.clone(),
             bounds: JobBounds {
                 queue: self.queue.clone(),
                 priority: self.priority,

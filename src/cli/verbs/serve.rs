@@ -27,16 +27,16 @@ use crate::{
     access::Principal,
     clean,
     cli::{
-        connect::proc::ServerStart,
+        connect::{autostart::was_autostarted, proc::ServerStart},
         render::{exit_code, print},
         serve::{
-            claim::DataDirClaim, outside, settings::of_executor, socket::ServedSocket,
-            starting::StartReport,
+            claim::DataDirClaim, in_force::InForce, outside, settings::of_executor,
+            socket::ServedSocket, starting::StartReport,
         },
     },
     config::{self, Listen, SettingOptions, Settings},
     escape,
-    executor::{Executor, Failed},
+    executor::{Ceased, Executor, ExecutorSettings, Failed},
     launch,
     protocol::{
         self, ServerState, SessionSlots,
@@ -161,9 +161,19 @@ async fn run(
     }
     let token = Token::load_or_create(&claim.directory).context("cannot get the token")?;
     let key = auth::root_key(&claim.directory).context("cannot get the key of the tokens")?;
-    let (sockets, executor) = open(&settings, claim)
-        .await
-        .map_err(|error| claim.explain(error))?;
+    let last = InForce::of_last(&claim.directory)?;
+    let argv: Vec<_> = std::env::args_os().collect();
+    let is_taken_over = was_autostarted(&argv) && last.complete(&mut settings)?;
+    let ceased = last.ceased(&settings);
+    let opened = open(&settings, ceased, claim).await.map_err(|error| {
+        let error = claim.explain(error);
+        match is_taken_over {
+            true => last.explain(error),
+            false => error,
+        }
+    });
+    let (sockets, executor) = opened?;
+    last.remember(&settings, &claim.directory)?;
     let tokens = Tokens::load(token, key, &executor).await?;
     let state = Arc::new(server_state(settings, claim, tokens, &sockets, executor)?);
     let socket = sockets.serve(claim, &state, mcp);
@@ -204,10 +214,18 @@ fn reload_policy_on_signal(state: &Arc<ServerState>) -> std::io::Result<()> {
 }
 
 /// Opens what another process can have taken or damaged: the addresses, the database, the spool.
-async fn open(settings: &Settings, claim: &DataDirClaim) -> anyhow::Result<(Sockets, Executor)> {
+async fn open(
+    settings: &Settings,
+    ceased: Ceased,
+    claim: &DataDirClaim,
+) -> anyhow::Result<(Sockets, Executor)> {
     let sockets = Sockets::bind(settings, claim).await?;
     let report = StartReport::new(&claim.directory);
-    let executor = Executor::start(claim.layout.clone(), of_executor(settings), &|progress| {
+    let settings = ExecutorSettings {
+        ceased,
+        ..of_executor(settings)
+    };
+    let executor = Executor::start(claim.layout.clone(), settings, &|progress| {
         report.report(&progress);
     })
     .await?;

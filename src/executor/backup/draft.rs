@@ -77,10 +77,11 @@ impl Draft {
         &self.layout
     }
 
-    /// Copies the configuration, if there is one, and syncs everything except the spool, which is
-    /// synced already. Returns the length of these files, bytes.
-    pub fn complete(&self, config: &Path) -> io::Result<u64> {
-        let bytes = copy_config(config, &self.layout.root().join(config::FILE_NAME))?;
+    /// Copies the configuration and what says which policy is in force from `data_dir`, if they are there, and
+    /// syncs everything except the spool, which is synced already. Returns the length of these files, bytes.
+    pub fn complete(&self, data_dir: &Path) -> io::Result<u64> {
+        let copy = |name| copy_config(&data_dir.join(name), &self.layout.root().join(name));
+        let bytes = copy(config::FILE_NAME)? + copy(Layout::IN_FORCE)?;
         let ledger = File::open(self.layout.database())?;
         ledger.sync_all()?;
         for dir in [self.layout.shims(), self.layout.root().to_owned()] {

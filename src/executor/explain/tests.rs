@@ -8,6 +8,10 @@ fn job(state: JobState) -> Job {
     Job::submitted((JobId(uuid::Uuid::nil()), 42), state, spec, None, Micros(0))
 }
 
+fn explained(job: &Job, causes: &Causes, queue: Option<&Queue>) -> Explanation {
+    explanation(job, causes, queue, &Hidden::new())
+}
+
 fn nothing() -> Causes {
     Causes {
         unmet: Vec::new(),
@@ -36,7 +40,7 @@ fn what_a_job_waits_for_is_said() {
         on: DependencyCondition::Success,
     }];
     let blocked = Causes { unmet, ..nothing() };
-    let said = explanation(&job(JobState::Blocked), &blocked, None);
+    let said = explained(&job(JobState::Blocked), &blocked, None);
     assert_eq!(
         said.summary,
         "Job 42 is blocked: it waits for other jobs. It waits for job 40 (build), which is running, \
@@ -45,7 +49,7 @@ fn what_a_job_waits_for_is_said() {
     assert_eq!(said.facts[1]["kind"], "waits_for_job");
     let mut scheduled = job(JobState::Scheduled);
     scheduled.waits_until = Some(Micros(0));
-    let said = explanation(&scheduled, &nothing(), None);
+    let said = explained(&scheduled, &nothing(), None);
     assert!(
         said.summary
             .ends_with("not start before 1970-01-01T00:00:00.000000Z.")
@@ -83,8 +87,7 @@ fn in_line(ahead: u64) -> Causes {
 #[test]
 fn a_line_is_told_with_its_length_in_time() {
     let waiting = job(JobState::Queued);
-    let summary =
-        |ahead, queue: &Queue| explanation(&waiting, &in_line(ahead), Some(queue)).summary;
+    let summary = |ahead, queue: &Queue| explained(&waiting, &in_line(ahead), Some(queue)).summary;
     let queue = full_queue();
     assert_eq!(
         summary(5, &queue),
@@ -122,7 +125,7 @@ fn who_waits_for_a_key_is_told_its_place_among_those_with_the_key() {
         key_holder: Some(other(JobState::Running)),
         ..in_line(3)
     };
-    let said = explanation(&waiting, &causes, Some(&full_queue()));
+    let said = explained(&waiting, &causes, Some(&full_queue()));
     assert_eq!(
         said.summary,
         "Job 42 is queued in default. Its exclusive key \"gpu\" belongs to job 40 (build), which is \
@@ -141,7 +144,7 @@ fn lost_attempts_are_no_tries() {
         lost: 2,
         ..nothing()
     };
-    let said = explanation(&waiting, &causes, None).summary;
+    let said = explained(&waiting, &causes, None).summary;
     assert!(said.contains("Attempt 4 of 4 begins at"), "{said}");
 }
 
@@ -159,7 +162,7 @@ fn every_end_has_a_sentence() {
         started_at: Some(Micros(0)),
         ended_at: None,
     }];
-    let said = explanation(
+    let said = explained(
         &failed,
         &Causes {
             attempts,

@@ -12,5 +12,7 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let job = Params::new(&params, &["job"])?.job()?;
-    Ok(to_raw(&caller.server.executor.explain(job).await?))
+    let principal = caller.principal();
+    let explained = caller.server.executor.explain(job, &principal);
+    Ok(to_raw(&explained.await?))
 }

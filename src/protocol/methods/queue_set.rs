@@ -76,7 +76,7 @@ pub async fn execute(
     params: Map<String, Value>,
 ) -> Result<Box<RawValue>, Refusal> {
     let change = change(&Params::new(&params, &KEYS)?)?;
-    let queue = caller.executor().set_queue(change).await?;
+    let queue = caller.executor().set_queue(change, &caller.actor()).await?;
     // Other clients may have set variables of this queue: their values are not shown.
     Ok(to_raw(&queue.without_values()))
 }

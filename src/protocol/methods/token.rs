@@ -244,12 +244,12 @@ async fn rotate_admin(caller: &Caller, params: &Params<'_>) -> Result<Box<RawVal
     let dir = OwnDir::open(path).map_err(|error| failed(error.to_string()))?;
     let dir = dir.ok_or_else(|| failed(format!("{} is gone", path.display())))?;
     let rotated = server.tokens.rotate_admin(&dir).await;
-    let token = rotated.map_err(|error| failed(error.to_string()))?;
+    let (token, sessions) = rotated.map_err(|error| failed(error.to_string()))?;
     let target = json!({"token": server.owner.name});
-    caller
-        .executor()
-        .note("token.rotate", target, json!({}))
-        .await?;
+    let executor = caller.executor();
+    let noted = executor.note("token.rotate", target, json!({}));
+    noted.await?;
+    drop(sessions);
     tracing::info!("the administrator's token was replaced");
     Ok(to_raw(&json!({"name": "admin", "secret": token.secret()})))
 }

@@ -197,6 +197,11 @@ impl SessionTasks {
         // client left are still executed.
         self.session.over.cancel();
         self.session.tails.end_all();
+        if end == SessionEnd::TokenEnded {
+            // The request that has ended the token may be one of this session, whose client would not learn
+            // the new one. Those behind it are refused.
+            let _ = timeout(FINISH_TIMEOUT, self.session.answering()).await;
+        }
         match end.close_message() {
             // A writer that has ended already writes no close message.
             Some(mut message) => {

@@ -236,6 +236,7 @@ impl<'a> SubmitBatch<'a> {
 /// Waits for the reply's permit first, so that a large reply does not wait in memory. If the client has
 /// left, a request that changes something is executed all the same.
 async fn execute(session: &Session, task: ReadyRequest, run: Run) {
+    let _answering = session.answering().await;
     let permit = session.outbox.reply_permit().await;
     if session.over.is_cancelled() && task.method.read_only {
         return;

@@ -62,6 +62,8 @@ pub struct Session {
     /// What it is for MCP.
     pub mcp_session: WsSession,
     pub(super) in_flight: Arc<Semaphore>,
+    /// Held while an ordered request is executed, until its reply is queued.
+    answering: tokio::sync::Mutex<()>,
     began_at: Instant,
     last_received_at: Mutex<Instant>,
     /// Cancelled when the session ends, and by an exchange of MCP that ends.
@@ -104,6 +106,7 @@ impl Session {
             principal_changed: Notify::new(),
             mcp_session: opened.mcp_session,
             in_flight: Arc::new(Semaphore::new(in_flight_max)),
+            answering: tokio::sync::Mutex::default(),
             began_at: Instant::now(),
             last_received_at: Mutex::new(Instant::now()),
             over,
@@ -184,6 +187,11 @@ impl Session {
         let waiting = ByteSemaphore::new(u64::MAX, self.usage.clone(), BufferKind::Requests);
         let _held = waiting.add(bytes);
         self.queued.wait_below_max().await;
+    }
+
+    /// While it is held, an ordered request is executed and its reply is not queued yet.
+    pub(super) async fn answering(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.answering.lock().await
     }
 
     /// Sends a message that answers no request in flight.

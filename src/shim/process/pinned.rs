@@ -2,14 +2,22 @@
 //! one of the paths since then is not followed.
 
 use std::{
-    ffi::CString,
+    ffi::{CString, OsStr, OsString},
     fs::File,
     io::Read,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::{ffi::OsStrExt, process::CommandExt},
+    },
+    path::PathBuf,
+    process::Command,
 };
 
-use nix::errno::Errno;
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use nix::{errno::Errno, unistd::fchdir};
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2},
+    io::{FdFlags, fcntl_setfd},
+};
 
 use super::plan::Executable;
 use crate::{spool::PinnedRun, sys::file_digest};
@@ -86,6 +94,32 @@ impl PinnedFiles {
             },
         }
     }
+}
+
+/// Becomes the program that was judged, in its directory; `word` is its name and `args` are the words after it.
+/// Returns only where that is not possible.
+pub fn exec(pinned: &PinnedRun, word: &OsStr, args: impl Iterator<Item = OsString>) -> String {
+    let files = match PinnedFiles::open(pinned, &word.to_string_lossy()) {
+        Ok(files) => files,
+        Err(NotPinned { errno, what }) => return format!("{what}: {}", errno.desc()),
+    };
+    let program = match files.executable() {
+        Executable::Path(path) => PathBuf::from(OsStr::from_bytes(path.to_bytes())),
+        // Only of a program that was not judged.
+        Executable::Candidates(_) => return "exec a program that was not judged".to_owned(),
+        // The link leads to the open file, whatever its path leads to now.
+        Executable::Descriptor { fd, stays_open } => {
+            if stays_open && let Err(errno) = fcntl_setfd(&files.program, FdFlags::empty()) {
+                return format!("keep the script open: {errno}");
+            }
+            PathBuf::from(format!("/proc/self/fd/{fd}"))
+        }
+    };
+    if let Err(errno) = fchdir(&files.cwd) {
+        return format!("chdir {}: {errno}", pinned.cwd);
+    }
+    let error = Command::new(program).arg0(word).args(args).exec();
+    format!("exec {}: {error}", word.to_string_lossy())
 }
 
 /// Opens a path that has no links, for its name alone.

@@ -46,7 +46,9 @@ pub(super) fn of(write: &AuditedWrite, result: &WriteResult, key: &DigestKey) ->
 
 fn said(write: &Write, result: &WriteResult, key: &DigestKey) -> Option<Said> {
     match (write, result) {
-        (Write::BeginEpoch(boot_id, _), WriteResult::Epoch(epoch)) => Some(started(boot_id, epoch)),
+        (Write::BeginEpoch(boot_id, _, policy), WriteResult::Epoch(epoch)) => {
+            Some(started(boot_id, policy.as_deref(), epoch))
+        }
         (Write::Submit(jobs), WriteResult::Submitted(Ok(outcomes))) => submitted(jobs, outcomes),
         (Write::Fire(firing), WriteResult::Fired(fired)) => fired_said(firing, fired),
         (Write::RequestStop(_, request), WriteResult::StopRequested(requested)) => {
@@ -135,13 +137,14 @@ fn of_job(number: JobNumber) -> Value {
     json!({"job": number})
 }
 
-fn started(boot_id: &str, epoch: &Epoch) -> Said {
+fn started(boot_id: &str, policy: Option<&str>, epoch: &Epoch) -> Said {
     let target = json!({"instance": epoch.instance});
     let result = json!({
         "epoch": epoch.epoch,
         "is_copy": epoch.is_copy,
         "boot_id": boot_id,
         "version": env!("CARGO_PKG_VERSION"),
+        "policy": policy,
     });
     ("server.start", target, result)
 }

@@ -71,7 +71,7 @@ async fn follow_up(batch: &mut WriteBatch<'_>) -> sqlx::Result<()> {
 
 async fn execute_one(batch: &mut WriteBatch<'_>, write: &Write) -> sqlx::Result<WriteResult> {
     Ok(match write {
-        Write::BeginEpoch(boot_id, place) => {
+        Write::BeginEpoch(boot_id, place, _) => {
             WriteResult::Epoch(nodes::begin_epoch(batch.conn, boot_id, place).await?)
         }
         Write::SetQueue(change) => WriteResult::QueueSet(queues::set(batch, change).await?),

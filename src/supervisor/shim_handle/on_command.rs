@@ -49,7 +49,7 @@ impl ShimHandle {
                 );
                 spec.cgroup = self.ctx.isolation.group_of(key.job, key.attempt);
                 if let Some(guard) = &self.ctx.policy {
-                    policy::apply(&mut spec, guard, &claim);
+                    policy::apply(&mut spec, guard, &claim).await;
                 }
                 secrets::resolve(&mut spec, &self.ctx.secrets, &claim).await;
                 if !spec.secret_env.is_empty() && !self.takes_secrets {

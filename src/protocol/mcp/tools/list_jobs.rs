@@ -8,7 +8,6 @@ use super::{
     call::{ToolCall, object},
 };
 use crate::{
-    executor::Executor,
     job::{Command, Job, JobNumber, JobState},
     protocol::{jsonrpc::error::Refusal, methods},
 };
@@ -74,7 +73,7 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
     let mut body = String::new();
     let mut shown = 0;
     for job in &page.jobs {
-        let line = line(job, &reasons(executor, job).await?);
+        let line = line(job, &reasons(&call, job).await?);
         let chars = line.chars().count() + 1;
         // One at least, so that the next page begins after it.
         if chars > left && shown > 0 {
@@ -101,11 +100,13 @@ pub async fn execute(call: ToolCall<'_>) -> Result<Reply, Refusal> {
 
 /// Why a job is blocked or has failed without a fault of its process; the place of queued ones in their
 /// line would be too much for each.
-async fn reasons(executor: &Executor, job: &Job) -> Result<String, Refusal> {
+async fn reasons(call: &ToolCall<'_>, job: &Job) -> Result<String, Refusal> {
     if job.state != JobState::Blocked && !job.state.is_final() {
         return Ok(String::new());
     }
-    Ok(match executor.reasons(job).await?.as_str() {
+    let principal = call.caller.principal();
+    let reasons = call.caller.server.executor.reasons(job, &principal);
+    Ok(match reasons.await?.as_str() {
         "" => String::new(),
         reasons => format!("\n  {}", reply::brief(reasons)),
     })

@@ -117,7 +117,9 @@ pub async fn report(caller: &Caller, job: &Job, report: JobReport<'_>) -> Result
         chars,
     } = report;
     let _turn = Turn::to_read(caller, job.output_bytes.saturating_sub(from)).await?;
-    let reasons = caller.server.executor.reasons(job).await?;
+    let principal = caller.principal();
+    let reasons = caller.server.executor.reasons(job, &principal);
+    let reasons = reasons.await?;
     let beside = match reasons.as_str() {
         "" => beside.to_owned(),
         reasons => format!("{}\n{beside}", reply::brief(reasons)),

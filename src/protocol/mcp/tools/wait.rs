@@ -187,8 +187,9 @@ async fn unchanged_lines(call: &ToolCall<'_>, waited: &Waited) -> Vec<String> {
             "" => "no output yet".to_owned(),
             last => format!("last line: {last}"),
         };
-        let reasons = call.caller.server.executor.reasons(job).await;
-        let reasons = match reasons.unwrap_or_default().as_str() {
+        let principal = call.caller.principal();
+        let reasons = call.caller.server.executor.reasons(job, &principal);
+        let reasons = match reasons.await.unwrap_or_default().as_str() {
             "" => String::new(),
             reasons => format!(". {}", reply::brief(reasons)),
         };
