@@ -68,8 +68,8 @@ pub use crate::output::{
 pub use crate::policy::PolicyStatus;
 pub use crate::query::{QueryAnswer, QueryParams};
 pub use crate::store::{
-    AuditPage, AuditRow, Counts, Include, JobPage, ListFilter, NewToken, NoticeFilter, NoticeRef,
-    StoredToken, SubmitOutcome, TokenChange,
+    AuditKeyRow, AuditPage, AuditRow, Counts, Include, JobPage, ListFilter, NewToken, NoticeFilter,
+    NoticeRef, StoredToken, SubmitOutcome, TokenChange,
 };
 pub use crate::supervisor::WantedLevel;
 pub use actor::Actor;

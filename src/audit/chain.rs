@@ -6,6 +6,9 @@ use sha2::{Digest, Sha256};
 /// Length of a hash, bytes.
 pub const HASH_BYTES: usize = 32;
 
+/// The largest number of an entry: rows cannot have a larger one.
+pub const SEQ_MAX: u64 = i64::MAX as u64;
+
 /// A hash of the chain.
 pub type ChainHash = [u8; HASH_BYTES];
 

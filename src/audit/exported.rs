@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::{
     canonical::canonical,
-    chain::{ChainHash, ChainHead, hex, unhex},
+    chain::{ChainHash, ChainHead, SEQ_MAX, hex, unhex},
+    signer::VerifierKey,
 };
 
 /// The version of the file's form.
@@ -21,6 +22,17 @@ pub struct TrailBegin {
     pub key: Option<String>,
     /// Whether the export leaves earlier entries out because it was asked to.
     pub is_part: bool,
+}
+
+/// A key that was put in force before the first entry: it leads to the key that was in force there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastKey {
+    /// The entry that put it in force.
+    pub seq: u64,
+    /// The key.
+    pub key: VerifierKey,
+    /// The signature of it by the key before, base64; `None` for the first key, and for one that nobody signed.
+    pub signature: Option<String>,
 }
 
 /// An entry with its hash and that of the entry before.
@@ -39,6 +51,8 @@ pub struct ExportedEntry {
 pub enum ExportedLine {
     /// The first one.
     Begin(TrailBegin),
+    /// A key from before the first entry; these follow the first line, oldest first.
+    Key(PastKey),
     /// An entry.
     Entry(ExportedEntry),
     /// The last one: where the trail ended.
@@ -55,6 +69,11 @@ impl ExportedLine {
                 "hash": hex(&begin.after.hash),
                 "key": begin.key,
                 "part": begin.is_part,
+            }})),
+            Self::Key(past) => canonical(&json!({"key": {
+                "seq": past.seq,
+                "key": past.key.to_string(),
+                "signature": past.signature,
             }})),
             Self::Entry(ExportedEntry { entry, hash, prev }) => {
                 // What is stored is exported as it is, so that a row that was changed shows itself.
@@ -82,19 +101,27 @@ impl ExportedLine {
 
     fn of(value: &Value) -> Option<Self> {
         let hash = |value: &Value| unhex(value.as_str()?);
+        let seq = |value: &Value| value["seq"].as_u64().filter(|seq| *seq <= SEQ_MAX);
         if let Some(trail) = value.get("trail") {
             return Some(Self::Begin(TrailBegin {
                 after: ChainHead {
-                    seq: trail["after"].as_u64()?,
+                    seq: trail["after"].as_u64().filter(|seq| *seq <= SEQ_MAX)?,
                     hash: hash(&trail["hash"])?,
                 },
                 key: trail["key"].as_str().map(str::to_owned),
                 is_part: trail["part"].as_bool()?,
             }));
         }
+        if let Some(past) = value.get("key") {
+            return Some(Self::Key(PastKey {
+                seq: seq(past)?,
+                key: past["key"].as_str()?.parse().ok()?,
+                signature: past["signature"].as_str().map(str::to_owned),
+            }));
+        }
         if let Some(end) = value.get("end") {
             return Some(Self::End(ChainHead {
-                seq: end["seq"].as_u64()?,
+                seq: seq(end)?,
                 hash: hash(&end["hash"])?,
             }));
         }
@@ -113,8 +140,10 @@ impl ExportedLine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::NoteSigner;
 
     fn lines() -> Vec<ExportedLine> {
+        let signer = NoteSigner::of_seed("x", [1; 32]).expect("a key");
         let after = ChainHead {
             seq: 3,
             hash: [7; 32],
@@ -131,6 +160,11 @@ mod tests {
                 after,
                 key: Some("x+1+y".to_owned()),
                 is_part: true,
+            }),
+            ExportedLine::Key(PastKey {
+                seq: 2,
+                key: signer.key().clone(),
+                signature: None,
             }),
             entry("{\"a\":1}"),
             entry("no JSON \"\n"),
@@ -166,7 +200,7 @@ mod tests {
                 assert_eq!(ExportedLine::read(&other), None, "{other}");
             }
         }
-        let twice = lines()[1].text().replacen("\"a\":1", "\"a\":2,\"a\":1", 1);
+        let twice = lines()[2].text().replacen("\"a\":1", "\"a\":2,\"a\":1", 1);
         assert_eq!(ExportedLine::read(&twice), None, "{twice}");
     }
 }

@@ -7,19 +7,28 @@ pub mod canonical;
 pub mod chain;
 pub mod checkpoint;
 pub mod entry;
+pub mod evidence;
 pub mod exported;
+pub mod file_check;
 pub mod findings;
 pub mod note;
 pub mod ocsf;
 pub mod refusals;
 pub mod signer;
 pub mod trail;
+mod trail_keys;
+pub mod trusted_keys;
 
 pub use chain::ChainHead;
 pub use checkpoint::Checkpoint;
 pub use entry::{AuditDecision, AuditEntry};
+pub use evidence::TrailEvidence;
 pub use exported::ExportedEntry;
+pub use file_check::TrailFileCheck;
 pub use findings::TrailFinding;
 pub use refusals::RefusalTally;
-pub use signer::{NoteSigner, VerifierKey};
+pub use signer::{KeyLink, NoteSigner, VerifierKey};
 pub use trail::TrailCheck;
+
+#[cfg(test)]
+mod property_tests;

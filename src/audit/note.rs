@@ -68,6 +68,11 @@ impl SignedNote {
             .any(|one| key.verifies(self.text.as_bytes(), &one.signature))
     }
 
+    /// The ids of the keys that its signatures name.
+    pub fn key_ids(&self) -> impl Iterator<Item = [u8; KEY_ID_BYTES]> {
+        self.signatures.iter().map(|one| one.id)
+    }
+
     /// The notes in a text, in order. What is no note is left out: a line that begins with `origin` begins one, also
     /// after a note that was cut off.
     pub fn all(text: &str, origin: &str) -> Vec<Self> {

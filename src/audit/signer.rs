@@ -17,7 +17,7 @@ const ED25519_TYPE: u8 = 1;
 const SUCCESSION: &str = "cc-executor audit key";
 
 /// The public part of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VerifierKey {
     /// The name of the signer; without spaces and plus signs.
     pub name: String,
@@ -84,6 +84,24 @@ impl std::str::FromStr for VerifierKey {
             true => Ok(key),
             false => Err(NoVerifierKey),
         }
+    }
+}
+
+/// A key with the one that follows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyLink {
+    /// The key before.
+    pub before: VerifierKey,
+    /// The key that follows it.
+    pub key: VerifierKey,
+    /// The signature of the first of the second, base64.
+    pub signature: String,
+}
+
+impl KeyLink {
+    /// Whether the signature is right.
+    pub fn is_right(&self) -> bool {
+        self.before.has_signed(&self.key, &self.signature)
     }
 }
 

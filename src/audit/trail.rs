@@ -6,11 +6,14 @@ use serde_json::Value;
 
 use super::{
     canonical::canonical,
-    chain::{ChainHash, ChainHead, link, unhex},
+    chain::{ChainHash, ChainHead, SEQ_MAX, link, unhex},
     checkpoint::Checkpoint,
-    exported::TrailBegin,
+    evidence::{Confirmation, TrailEvidence, TrailReport, TrailStart},
+    exported::{PastKey, TrailBegin},
     findings::TrailFinding,
     signer::VerifierKey,
+    trail_keys::TrailKeys,
+    trusted_keys::TrustedKeys,
 };
 
 /// The action of an entry that puts a key in force.
@@ -33,80 +36,85 @@ pub struct TrailRow<'a> {
     pub prev: Option<ChainHash>,
 }
 
-/// What a verification has found.
-#[derive(Debug)]
-pub struct TrailReport {
-    /// The entry before the first one.
-    pub begin: ChainHead,
-    /// The last one.
-    pub head: ChainHead,
-    /// The first key of the trail.
-    pub first_key: Option<VerifierKey>,
-    /// How many checkpoints lie on the trail.
-    pub confirmed: usize,
-    /// The last of them.
-    pub last_confirmed: Option<Checkpoint>,
-    /// How many checkpoints are of entries before the first one.
-    pub not_covered: usize,
-    /// What is wrong.
-    pub findings: Vec<TrailFinding>,
-    /// How many more findings there are.
-    pub more: u64,
-}
-
 /// A verification in progress.
 #[derive(Debug)]
 pub struct TrailCheck {
     begin: TrailBegin,
+    begin_key: Option<VerifierKey>,
     head: ChainHead,
-    checkpoints: BTreeMap<u64, Vec<Checkpoint>>,
+    /// Checkpoints of entries before the first one.
+    early: Vec<Checkpoint>,
+    /// Those whose entry has not come.
+    waiting: BTreeMap<u64, Vec<Checkpoint>>,
     /// Those whose entry has come, with whether its hash is theirs.
     met: Vec<(Checkpoint, bool)>,
-    not_covered: usize,
+    given: usize,
     trusted: Vec<VerifierKey>,
-    /// Keys by the entry that put them in force.
-    keys: BTreeMap<u64, VerifierKey>,
-    prunes: Vec<Value>,
+    accepts_part: bool,
+    keys: TrailKeys,
+    /// What the entries of prunings say, by their numbers.
+    prunes: Vec<(u64, Value)>,
     findings: Vec<TrailFinding>,
     more: u64,
 }
 
 impl TrailCheck {
-    /// A verification of the trail that begins like this, against these checkpoints. Only keys that one of `trusted`
-    /// leads to are accepted; where there are none, the first key is.
-    pub fn new(begin: TrailBegin, checkpoints: Vec<Checkpoint>, trusted: Vec<VerifierKey>) -> Self {
+    /// A verification of the trail that begins like this.
+    pub fn new(begin: TrailBegin, evidence: TrailEvidence) -> Self {
+        let TrailEvidence {
+            checkpoints,
+            keys: trusted,
+            part: accepts_part,
+        } = evidence;
         let head = begin.after;
         let mut check = Self {
+            begin_key: None,
             head,
-            checkpoints: BTreeMap::new(),
+            early: Vec::new(),
+            waiting: BTreeMap::new(),
             met: Vec::new(),
-            not_covered: 0,
+            given: checkpoints.len(),
             trusted,
-            keys: BTreeMap::new(),
+            accepts_part,
+            keys: TrailKeys::default(),
             prunes: Vec::new(),
             findings: Vec::new(),
             more: 0,
             begin,
         };
         for checkpoint in checkpoints {
-            let of = check.checkpoints.entry(checkpoint.head.seq).or_default();
-            of.push(checkpoint);
+            if let Some(link) = &checkpoint.link {
+                check.keys.add_link(link.clone());
+            }
+            match checkpoint.head.seq < head.seq {
+                true => check.early.push(checkpoint),
+                false => {
+                    let of = check.waiting.entry(checkpoint.head.seq).or_default();
+                    of.push(checkpoint);
+                }
+            }
         }
-        let before = check
-            .checkpoints
-            .range(..head.seq)
-            .map(|(_, all)| all.len());
-        check.not_covered = before.sum();
-        check.checkpoints = check.checkpoints.split_off(&head.seq);
         check.meet_checkpoints();
         match check.begin.key.as_deref().map(str::parse::<VerifierKey>) {
             None => {}
-            Some(Ok(key)) => check.take_first_key(head.seq, key),
+            Some(Ok(key)) => {
+                check.keys.put(head.seq, key.clone());
+                check.begin_key = Some(key);
+            }
             Some(Err(wrong)) => check.find(TrailFinding::general(format!(
                 "the key of its begin {wrong}"
             ))),
         }
         check
+    }
+
+    /// Takes a key from before the first entry, oldest first.
+    pub fn add_past_key(&mut self, past: PastKey) {
+        let seq = past.seq;
+        if !self.keys.add_past(past) || seq > self.begin.after.seq {
+            let what = "the keys from before its begin are not in order: they were changed";
+            self.find(TrailFinding::general(what));
+        }
     }
 
     /// Adds a finding of the caller's.
@@ -123,7 +131,8 @@ impl TrailCheck {
         let value: Option<Value> = serde_json::from_str(row.entry).ok();
         let value = value.filter(|value| value.is_object() && canonical(value) == row.entry);
         let named = value.as_ref().and_then(|value| value["seq"].as_u64());
-        let seq = row.seq.or(named).unwrap_or(due);
+        let seq = row.seq.or(named).filter(|seq| *seq <= SEQ_MAX);
+        let seq = seq.unwrap_or(due);
         if value.is_none() {
             self.find(TrailFinding::at(
                 seq,
@@ -185,7 +194,7 @@ impl TrailCheck {
     /// Compares the checkpoints of the entry that has just come.
     fn meet_checkpoints(&mut self) {
         let ChainHead { seq, hash } = self.head;
-        for checkpoint in self.checkpoints.remove(&seq).unwrap_or_default() {
+        for checkpoint in self.waiting.remove(&seq).unwrap_or_default() {
             let is_on_trail = checkpoint.head.hash == hash;
             self.met.push((checkpoint, is_on_trail));
         }
@@ -194,7 +203,7 @@ impl TrailCheck {
     /// Remembers what later checks need of an entry.
     fn note(&mut self, seq: u64, entry: &Value) {
         match entry["action"].as_str() {
-            Some(PRUNE_ACTION) => self.prunes.push(entry["result"].clone()),
+            Some(PRUNE_ACTION) => self.prunes.push((seq, entry["result"].clone())),
             Some(KEY_ACTION) => {
                 let key = entry["result"]["key"].as_str().unwrap_or_default();
                 match key.parse() {
@@ -207,26 +216,14 @@ impl TrailCheck {
     }
 
     fn take_key(&mut self, seq: u64, key: VerifierKey, signature: Option<&str>) {
-        let Some(before) = self.keys.values().next_back() else {
-            return self.take_first_key(seq, key);
-        };
-        let is_signed = signature.is_some_and(|signature| before.has_signed(&key, signature));
-        if !is_signed && !self.trusted.contains(&key) {
+        let is_signed = self.keys.follow(seq, key.clone(), signature);
+        if is_signed == Some(false) && !self.trusted.contains(&key) {
             let what = format!(
                 "its key {key} is not signed by the key before it: the key was lost, or another server wrote \
                  this; if the key is yours, name it with --key"
             );
             self.find(TrailFinding::at(seq, what));
         }
-        self.keys.insert(seq, key);
-    }
-
-    fn take_first_key(&mut self, seq: u64, key: VerifierKey) {
-        if !self.trusted.is_empty() && !self.trusted.contains(&key) {
-            let what = format!("the first key of the trail is {key}, which --key does not name");
-            self.find(TrailFinding::at(seq, what));
-        }
-        self.keys.insert(seq, key);
     }
 
     /// Ends the verification; `end` is where the trail says that it ends, if it does.
@@ -235,78 +232,165 @@ impl TrailCheck {
             let what = "its last line names another last entry: the end was cut off or changed";
             self.find(TrailFinding::general(what));
         }
-        self.check_begin();
-        self.check_rest();
-        let met = std::mem::take(&mut self.met);
-        self.check_fork(&met);
-        let mut on_trail: Vec<Checkpoint> = Vec::new();
-        for (checkpoint, _) in met.into_iter().filter(|(_, is_on_trail)| *is_on_trail) {
-            let seq = checkpoint.head.seq;
-            let key = self.keys.range(..=seq).next_back();
-            match key.is_some_and(|(_, key)| checkpoint.is_signed_by(key)) {
-                true => on_trail.push(checkpoint),
-                false => {
-                    let what = format!(
-                        "the checkpoint of {} is not signed by the key that was in force",
-                        checkpoint.at
-                    );
-                    self.find(TrailFinding::at(seq, what));
-                }
-            }
-        }
+        let known = self.keys.led_to_by(&self.trusted);
+        self.check_keys(&known);
+        let confirmation = self.confirm(&known);
+        let (start, uncovered) = self.check_begin(&confirmation);
+        // What refutes the trail says more than that nothing confirms it.
+        let unconfirmed = uncovered.or_else(|| self.unconfirmed(&confirmation));
+        let unconfirmed = unconfirmed.filter(|_| self.findings.is_empty());
         TrailReport {
             begin: self.begin.after,
+            start,
             head: self.head,
-            first_key: self.keys.into_values().next(),
-            confirmed: on_trail.len(),
-            last_confirmed: on_trail.into_iter().next_back(),
-            not_covered: self.not_covered,
+            first_key: self.keys.first().cloned(),
+            is_key_named: !self.trusted.is_empty(),
+            confirmation,
+            unconfirmed,
             findings: self.findings,
             more: self.more,
         }
     }
 
-    /// A trail that does not begin with its first entry must say that the others were pruned.
-    fn check_begin(&mut self) {
+    /// The keys that the trail begins with must follow from those that are trusted.
+    fn check_keys(&mut self, known: &TrustedKeys) {
+        if !self.keys.past_leads_to(self.begin_key.as_ref()) {
+            let what =
+                "the keys from before its begin do not lead to the key that was in force there";
+            self.find(TrailFinding::general(what));
+        }
+        if self.trusted.is_empty() {
+            return;
+        }
+        let what = match self.keys.first_in_force() {
+            Some(key) if known.contains(key) => return,
+            Some(key) if self.begin.after.seq == 0 => {
+                format!("the first key of the trail is {key}, which --key does not name")
+            }
+            Some(key) => format!(
+                "the key in force before its first entry is {key}, and nothing shows that the keys that --key \
+                 names lead to it"
+            ),
+            None => "it names no key, and so none that --key names".to_owned(),
+        };
+        self.find(TrailFinding::general(what));
+    }
+
+    /// Holds the checkpoints against the trail. Those that no trusted key has signed say nothing: anybody can make them.
+    fn confirm(&mut self, known: &TrustedKeys) -> Confirmation {
+        let mut confirmation = Confirmation {
+            given: self.given,
+            ..Confirmation::default()
+        };
+        for checkpoint in std::mem::take(&mut self.early) {
+            match known.signer_of(&checkpoint) {
+                Some(_) => confirmation.before += 1,
+                None => confirmation.count_foreign(&checkpoint),
+            }
+        }
+        let (mut on_trail, mut off) = (Vec::new(), Vec::new());
+        for (checkpoint, is_on_trail) in std::mem::take(&mut self.met) {
+            match (known.signer_of(&checkpoint), is_on_trail) {
+                (None, _) => confirmation.count_foreign(&checkpoint),
+                (Some(_), false) => off.push(checkpoint),
+                (Some(key), true) if self.keys.at(checkpoint.head.seq) == Some(key) => {
+                    on_trail.push(checkpoint);
+                }
+                (Some(_), true) => {
+                    let what = format!(
+                        "the checkpoint of {} is not signed by the key that was in force",
+                        checkpoint.at
+                    );
+                    self.find(TrailFinding::at(checkpoint.head.seq, what));
+                }
+            }
+        }
+        self.check_rest(known, &mut confirmation);
+        self.check_fork(&off, &on_trail);
+        confirmation.confirming = on_trail.len();
+        confirmation.last = on_trail.pop();
+        confirmation
+    }
+
+    /// Says how the trail begins. If it does not begin with its first entry, it must say that the others were pruned, in
+    /// an entry that a checkpoint covers, or the caller must have asked for a part. Also returns why the checkpoints do
+    /// not confirm that.
+    fn check_begin(&mut self, confirmation: &Confirmation) -> (TrailStart, Option<String>) {
         let TrailBegin {
             after,
             key,
             is_part,
         } = &self.begin;
-        if after.seq == 0 && after.hash != ChainHash::default() {
-            self.find(TrailFinding::general(
-                "it does not begin with an empty trail",
-            ));
-            return;
+        if after.seq == 0 {
+            if after.hash != ChainHash::default() || key.is_some() {
+                let what = "it does not begin with an empty trail";
+                self.find(TrailFinding::general(what));
+            }
+            return (TrailStart::Whole, None);
+        }
+        let missing = format!("the entries 1 to {} are missing", after.seq);
+        if *is_part {
+            if !self.accepts_part {
+                let what = format!(
+                    "{missing}: the file says that it is a part; if you have exported a part (--since), verify it with \
+                     --part"
+                );
+                self.find(TrailFinding::general(what));
+            }
+            return (TrailStart::Part, None);
         }
         let says = |prune: &Value| {
             prune["through"].as_u64() == Some(after.seq)
                 && prune["hash"].as_str().and_then(unhex) == Some(after.hash)
                 && prune["key"].as_str() == key.as_deref()
         };
-        if after.seq > 0 && !is_part && !self.prunes.iter().any(says) {
-            let what = format!(
-                "the entries 1 to {} are missing, and no entry says that they were pruned",
-                after.seq
-            );
+        let Some((by, _)) = self.prunes.iter().find(|(_, prune)| says(prune)) else {
+            let what = format!("{missing}, and no entry says that they were pruned");
             self.find(TrailFinding::general(what));
+            return (TrailStart::Missing, None);
+        };
+        let is_covered = confirmation.given == 0 || confirmation.through() >= Some(*by);
+        let why = format!(
+            "{missing}, and no checkpoint covers entry {by}, which says that they were pruned; if that was just now, \
+             verify again after the next checkpoint"
+        );
+        (TrailStart::Pruned { by: *by }, (!is_covered).then_some(why))
+    }
+
+    /// Why the checkpoints that were given do not confirm the trail.
+    fn unconfirmed(&self, confirmation: &Confirmation) -> Option<String> {
+        let Confirmation { given, before, .. } = confirmation;
+        // A checkpoint of the entry before the first one says nothing of those after it.
+        let is_empty = self.head.seq == self.begin.after.seq;
+        let is_confirmed = confirmation
+            .through()
+            .is_some_and(|through| through > self.begin.after.seq || is_empty);
+        if *given == 0 || is_confirmed {
+            return None;
         }
+        let foreign = given - before - confirmation.confirming;
+        Some(format!(
+            "none of the {given} checkpoints confirms an entry of it: {} are of entries before it, {foreign} are not signed by \
+             a key of it",
+            before + confirmation.confirming
+        ))
     }
 
     /// Checkpoints whose entries have not come.
-    fn check_rest(&mut self) {
-        let rest = std::mem::take(&mut self.checkpoints);
-        let beyond = rest.range(self.head.seq + 1..);
-        let (beyond, within): (usize, Vec<u64>) = (
-            beyond.map(|(_, all)| all.len()).sum(),
-            rest.range(..self.head.seq).map(|(seq, _)| *seq).collect(),
-        );
-        for seq in within {
-            let what = "a checkpoint was made of it, and it is missing";
-            self.find(TrailFinding::at(seq, what));
+    fn check_rest(&mut self, known: &TrustedKeys, confirmation: &mut Confirmation) {
+        let (mut beyond, mut last) = (0, None);
+        for checkpoint in std::mem::take(&mut self.waiting).into_values().flatten() {
+            if known.signer_of(&checkpoint).is_none() {
+                confirmation.count_foreign(&checkpoint);
+            } else if checkpoint.head.seq < self.head.seq {
+                let what = "a checkpoint was made of it, and it is missing";
+                self.find(TrailFinding::at(checkpoint.head.seq, what));
+            } else {
+                beyond += 1;
+                last = Some(checkpoint);
+            }
         }
-        let last = rest.last_key_value().and_then(|(_, all)| all.first());
-        if let (1.., Some(last)) = (beyond, last) {
+        if let Some(last) = last {
             let what = format!(
                 "the trail ends at entry {}, and {beyond} checkpoints say that it was longer (the last one, of \
                  {}, has {} entries): its end was cut off, or an older copy was put back",
@@ -317,18 +401,11 @@ impl TrailCheck {
     }
 
     /// The first checkpoint that does not lie on the trail says where another one begins.
-    fn check_fork(&mut self, met: &[(Checkpoint, bool)]) {
-        let off: Vec<&Checkpoint> = met
-            .iter()
-            .filter(|(_, is_on_trail)| !is_on_trail)
-            .map(|(checkpoint, _)| checkpoint)
-            .collect();
+    fn check_fork(&mut self, off: &[Checkpoint], on_trail: &[Checkpoint]) {
         let Some(first) = off.first() else { return };
-        let before = met.iter().filter(|(checkpoint, is_on_trail)| {
-            *is_on_trail && checkpoint.head.seq < first.head.seq
-        });
-        let from = before.map(|(checkpoint, _)| checkpoint.head.seq + 1).max();
-        let from = from.unwrap_or(self.begin.after.seq + 1);
+        let before = on_trail.iter().map(|checkpoint| checkpoint.head.seq);
+        let from = before.filter(|seq| *seq < first.head.seq).max();
+        let from = from.unwrap_or(self.begin.after.seq) + 1;
         let what = format!(
             "the checkpoint of {} (instance {}) has another hash, and so have {} more: the trail was written anew \
              from an entry between {from} and {} on, or it and the checkpoints are of two copies of a data \
@@ -351,7 +428,10 @@ mod tests {
     use super::*;
     use crate::{
         access::ClientOrigin,
-        audit::{AuditEntry, NoteSigner, chain::hex, exported::ExportedEntry},
+        audit::{
+            AuditEntry, KeyLink, NoteSigner, chain::hex, evidence::TrailVerdict,
+            exported::ExportedEntry,
+        },
         job::Micros,
     };
 
@@ -363,6 +443,7 @@ mod tests {
         head: ChainHead,
         rows: Vec<ExportedEntry>,
         checkpoints: Vec<Checkpoint>,
+        links: BTreeMap<u8, KeyLink>,
     }
 
     fn signer(byte: u8) -> NoteSigner {
@@ -385,10 +466,20 @@ mod tests {
             let signature = old.map(|old| signer(old).sign_next(&key));
             let result = json!({"key": key.to_string(), "signature": signature});
             self.add(KEY_ACTION, result);
+            if let Some((old, signature)) = old.zip(signature) {
+                let before = signer(old).key().clone();
+                let link = KeyLink {
+                    before,
+                    key,
+                    signature,
+                };
+                self.links.insert(new, link);
+            }
         }
 
         fn checkpoint(&mut self, key: u8) {
-            let made = Checkpoint::sign("ab", self.head, Micros(0), &signer(key));
+            let link = self.links.get(&key);
+            let made = Checkpoint::sign("ab", self.head, Micros(0), &signer(key), link);
             self.checkpoints.push(made);
         }
 
@@ -416,21 +507,20 @@ mod tests {
         }
 
         fn findings_against(&self, checkpoints: &[Checkpoint]) -> Vec<String> {
-            let begin = TrailBegin {
-                after: ChainHead::default(),
-                key: None,
-                is_part: false,
-            };
-            report(begin, &self.rows, checkpoints)
+            report(whole(), &self.rows, checkpoints)
         }
     }
 
-    fn report(
-        begin: TrailBegin,
-        rows: &[ExportedEntry],
-        checkpoints: &[Checkpoint],
-    ) -> Vec<String> {
-        let mut check = TrailCheck::new(begin, checkpoints.to_vec(), Vec::new());
+    fn whole() -> TrailBegin {
+        TrailBegin {
+            after: ChainHead::default(),
+            key: None,
+            is_part: false,
+        }
+    }
+
+    fn checked(begin: TrailBegin, rows: &[ExportedEntry], evidence: TrailEvidence) -> TrailReport {
+        let mut check = TrailCheck::new(begin, evidence);
         for row in rows {
             check.add(TrailRow {
                 seq: None,
@@ -439,8 +529,25 @@ mod tests {
                 prev: Some(row.prev),
             });
         }
-        let report = check.finish(None);
-        report.findings.iter().map(ToString::to_string).collect()
+        check.finish(None)
+    }
+
+    /// Against these checkpoints, and no keys.
+    fn against(checkpoints: &[Checkpoint]) -> TrailEvidence {
+        TrailEvidence {
+            checkpoints: checkpoints.to_vec(),
+            ..TrailEvidence::default()
+        }
+    }
+
+    fn report(
+        begin: TrailBegin,
+        rows: &[ExportedEntry],
+        checkpoints: &[Checkpoint],
+    ) -> Vec<String> {
+        let report = checked(begin, rows, against(checkpoints));
+        let findings = report.findings.iter().map(ToString::to_string);
+        findings.chain(report.unconfirmed).collect()
     }
 
     #[test]
@@ -502,7 +609,7 @@ mod tests {
         let mut trail = Written::some();
         let head = trail.checkpoints[0].head;
         // Whoever has today's key only.
-        trail.checkpoints[0] = Checkpoint::sign("ab", head, Micros(0), &signer(2));
+        trail.checkpoints[0] = Checkpoint::sign("ab", head, Micros(0), &signer(2), None);
         let found = trail.findings();
         assert!(
             found[0].contains("is not signed by the key that was in force"),
@@ -521,23 +628,15 @@ mod tests {
             found[0].contains("is not signed by the key before it"),
             "{found:?}"
         );
-        let begin = TrailBegin {
-            after: ChainHead::default(),
-            key: None,
-            is_part: false,
+        let evidence = TrailEvidence {
+            keys: [1, 3].map(|key| signer(key).key().clone()).to_vec(),
+            ..against(&trail.checkpoints)
         };
-        let trusted = [1, 3].map(|key| signer(key).key().clone()).to_vec();
-        let mut check = TrailCheck::new(begin, trail.checkpoints.clone(), trusted);
-        for row in &trail.rows {
-            check.add(TrailRow {
-                seq: None,
-                entry: &row.entry,
-                hash: row.hash,
-                prev: Some(row.prev),
-            });
-        }
-        let report = check.finish(Some(trail.head));
-        assert_eq!((report.findings, report.confirmed), (Vec::new(), 5));
+        let report = checked(whole(), &trail.rows, evidence);
+        assert_eq!(
+            (report.findings, report.confirmation.confirming),
+            (Vec::new(), 5)
+        );
     }
 
     #[test]
@@ -557,6 +656,168 @@ mod tests {
         let rest = |trail: &Written| report(begin.clone(), &trail.rows[6..], &trail.checkpoints);
         assert!(rest(&trail)[0].contains("no entry says that they were pruned"));
         trail.add(PRUNE_ACTION, prune);
+        // Without a checkpoint, whoever has dropped the beginning can have added it.
+        let found = rest(&trail);
+        assert!(
+            found[0].contains("no checkpoint covers entry 11, which says that they were pruned"),
+            "{found:?}"
+        );
+        trail.checkpoint(2);
         assert_eq!(rest(&trail), Vec::<String>::new());
+        let alone = checked(begin.clone(), &trail.rows[6..], TrailEvidence::default());
+        assert_eq!(alone.verdict(), TrailVerdict::Intact);
+        assert_eq!(alone.start, TrailStart::Pruned { by: 11 });
+    }
+
+    #[test]
+    fn a_part_must_be_asked_for_and_confirmed() {
+        let trail = Written::some();
+        let part = |after: usize| TrailBegin {
+            after: ChainHead {
+                seq: after as u64,
+                hash: trail.rows[after - 1].hash,
+            },
+            key: Some(signer(2).key().to_string()),
+            is_part: true,
+        };
+        let evidence = |part: bool| TrailEvidence {
+            part,
+            ..against(&trail.checkpoints)
+        };
+        let report = checked(part(7), &trail.rows[7..], evidence(true));
+        assert_eq!(report.verdict(), TrailVerdict::Intact, "{report:?}");
+        assert_eq!(report.start, TrailStart::Part);
+        assert_eq!(report.confirmation.through(), Some(10));
+        let report = checked(part(7), &trail.rows[7..], evidence(false));
+        assert!(
+            report.findings[0]
+                .to_string()
+                .contains("verify it with --part"),
+            "{report:?}"
+        );
+        // The checkpoint of the entry before says nothing of entries after it.
+        let mut forged = trail.clone();
+        forged.add("job.submit", json!({"forged": true}));
+        let report = checked(part(10), &forged.rows[10..], evidence(true));
+        assert_eq!(report.verdict(), TrailVerdict::Unconfirmed, "{report:?}");
+    }
+
+    #[test]
+    fn a_trail_that_no_checkpoint_confirms_is_not_intact() {
+        let trail = Written::some();
+        let mut invented = Written::default();
+        invented.head = ChainHead {
+            seq: 1000,
+            hash: [7; 32],
+        };
+        invented.add("server.start", json!({"epoch": 9}));
+        let key = signer(1).key().clone();
+        let begin = |is_part| TrailBegin {
+            after: ChainHead {
+                seq: 1000,
+                hash: [7; 32],
+            },
+            key: Some(key.to_string()),
+            is_part,
+        };
+        let evidence = TrailEvidence {
+            keys: vec![key.clone()],
+            part: true,
+            ..against(&trail.checkpoints)
+        };
+        let report = checked(begin(true), &invented.rows, evidence.clone());
+        assert_eq!(report.verdict(), TrailVerdict::Unconfirmed, "{report:?}");
+        assert_eq!(report.confirmation.before, 4);
+        let prune = json!({"through": 1000, "hash": "07".repeat(32), "key": key.to_string()});
+        invented.add(PRUNE_ACTION, prune);
+        let report = checked(begin(false), &invented.rows, evidence);
+        assert_eq!(report.verdict(), TrailVerdict::Unconfirmed, "{report:?}");
+    }
+
+    #[test]
+    fn foreign_checkpoints_say_nothing() {
+        let mut trail = Written::some();
+        let other = |instance: &str, seq: u64, key: u8| {
+            let head = ChainHead { seq, hash: [9; 32] };
+            Checkpoint::sign(instance, head, Micros(0), &signer(key), None)
+        };
+        // Of another server, and forged ones of this one: within it, beyond its end, and at an entry with a checkpoint.
+        for (seq, key) in [(3, 8), (999, 9), (5, 9)] {
+            trail.checkpoints.push(other("ab", seq, key));
+        }
+        trail.checkpoints.push(other("cd", 5, 7));
+        let report = checked(whole(), &trail.rows, against(&trail.checkpoints));
+        assert_eq!(report.verdict(), TrailVerdict::Intact, "{report:?}");
+        let foreign = BTreeMap::from([("ab".to_owned(), 3), ("cd".to_owned(), 1)]);
+        assert_eq!(report.confirmation.foreign, foreign);
+        assert_eq!(report.confirmation.confirming, 4);
+        // Alone they confirm nothing.
+        let report = checked(whole(), &trail.rows, against(&trail.checkpoints[4..]));
+        assert_eq!(report.verdict(), TrailVerdict::Unconfirmed, "{report:?}");
+    }
+
+    #[test]
+    fn an_end_that_was_cut_off_with_its_key_is_found_by_the_checkpoints_of_that_key() {
+        let mut trail = Written::some();
+        trail.rows.truncate(5);
+        let found = trail.findings();
+        assert!(
+            found[0].contains("ends at entry 5, and 2 checkpoints"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn keys_from_before_the_first_entry_lead_to_it() {
+        let mut trail = Written::some();
+        trail.key(3, Some(2));
+        let after = ChainHead {
+            seq: 7,
+            hash: trail.rows[6].hash,
+        };
+        let begin = TrailBegin {
+            after,
+            key: Some(signer(2).key().to_string()),
+            is_part: true,
+        };
+        let past = |with: &[PastKey]| {
+            let evidence = TrailEvidence {
+                keys: vec![signer(1).key().clone()],
+                part: true,
+                ..TrailEvidence::default()
+            };
+            let mut check = TrailCheck::new(begin.clone(), evidence);
+            with.iter()
+                .for_each(|past| check.add_past_key(past.clone()));
+            for row in &trail.rows[7..] {
+                check.add(TrailRow {
+                    seq: None,
+                    entry: &row.entry,
+                    hash: row.hash,
+                    prev: Some(row.prev),
+                });
+            }
+            check.finish(None)
+        };
+        let first = PastKey {
+            seq: 2,
+            key: signer(1).key().clone(),
+            signature: None,
+        };
+        let second = PastKey {
+            seq: 6,
+            key: signer(2).key().clone(),
+            signature: Some(signer(1).sign_next(signer(2).key())),
+        };
+        let report = past(&[first.clone(), second.clone()]);
+        assert_eq!(report.findings, Vec::new());
+        assert_eq!(report.first_key.as_ref(), Some(signer(1).key()));
+        let unsigned = PastKey {
+            signature: None,
+            ..second.clone()
+        };
+        for wrong in [vec![], vec![first.clone()], vec![first, unsigned]] {
+            assert!(!past(&wrong).findings.is_empty(), "{wrong:?}");
+        }
     }
 }

@@ -14,7 +14,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::notary::Notary;
@@ -28,7 +31,7 @@ use crate::{
     },
     config::CheckpointSink,
     job::Micros,
-    store::{AuditPage, Store, StoreError},
+    store::{AuditKeyRow, AuditPage, Store, StoreError},
     sys::{clock, lock},
 };
 
@@ -48,6 +51,8 @@ pub(super) struct AuditRuns {
     refusals: Mutex<RefusalTally>,
     notary: tokio::sync::Mutex<Notary>,
     health: Mutex<CheckpointHealth>,
+    /// Entries were pruned since the last checkpoint.
+    pruned: Notify,
 }
 
 impl AuditRuns {
@@ -56,6 +61,7 @@ impl AuditRuns {
             refusals: Mutex::new(RefusalTally::new(settings.refusal_kinds_max)),
             notary: tokio::sync::Mutex::default(),
             health: Mutex::default(),
+            pruned: Notify::new(),
             settings,
         }
     }
@@ -127,6 +133,16 @@ impl Executor {
         Ok(store.audit_page(after, limit).await?)
     }
 
+    /// Up to `limit` verifier's keys that were put in force after the entry `after` and up to the entry `through`.
+    pub async fn audit_keys(
+        &self,
+        after: u64,
+        through: u64,
+        limit: u32,
+    ) -> Result<Vec<AuditKeyRow>, Error> {
+        Ok(self.inner.store.audit_keys(after, through, limit).await?)
+    }
+
     /// The last checkpoint; `None`: none are made.
     pub fn checkpoint_health(&self) -> Option<CheckpointHealth> {
         let is_made = self.inner.audit.settings.sink != CheckpointSink::None;
@@ -141,17 +157,15 @@ impl Executor {
         self.note_policy("policy.load", &self.policy_status()).await
     }
 
-    /// Writes refusals, prunes, and makes checkpoints, until the server stops.
+    /// Writes refusals, prunes, and makes checkpoints, until the server stops. A checkpoint that takes long delays nothing
+    /// else.
     pub(super) async fn keep_audit(self, stopping: CancellationToken) {
-        stopping
-            .run_until_cancelled(self.keep_audit_for_ever())
-            .await;
+        let keeping = async { tokio::join!(self.keep_entries(), self.keep_checkpoints()) };
+        stopping.run_until_cancelled(keeping).await;
     }
 
-    async fn keep_audit_for_ever(&self) {
-        let settings = &self.inner.audit.settings;
-        let every = Duration::from_secs(settings.checkpoint_s);
-        let (mut checkpoint_at, mut prune_at) = (Instant::now(), Instant::now());
+    async fn keep_entries(&self) {
+        let mut prune_at = Instant::now();
         let mut looks = interval(FIRST_AFTER);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -162,13 +176,19 @@ impl Executor {
                 self.prune_audit().await;
                 prune_at = now + PRUNE_EVERY;
             }
-            if now >= checkpoint_at {
-                let pause = match self.checkpoint().await {
-                    true => every,
-                    false => every.min(RETRY_AFTER),
-                };
-                checkpoint_at = now + pause;
-            }
+        }
+    }
+
+    async fn keep_checkpoints(&self) {
+        let audit = &self.inner.audit;
+        let every = Duration::from_secs(audit.settings.checkpoint_s);
+        loop {
+            let pause = match self.checkpoint().await {
+                true => every,
+                false => every.min(RETRY_AFTER),
+            };
+            // What was pruned is confirmed by a checkpoint of the entry that says so.
+            let _ = tokio::time::timeout(pause, audit.pruned.notified()).await;
         }
     }
 
@@ -197,6 +217,7 @@ impl Executor {
                         through = pruned.through,
                         "old entries of the audit trail are pruned"
                     );
+                    self.inner.audit.pruned.notify_one();
                 }
                 Ok(None) => return,
                 Err(error) => {

@@ -5,8 +5,12 @@ use tokio::sync::{Mutex, Notify};
 
 use super::{Actor, Error, Executor};
 use crate::{
-    job::{Job, JobRef, JobSpec, Micros, NewJobRefusal, Schedule, ScheduleChange, Timetable},
-    store::{Fired, Firing, FiringCause, Include, RunPlan, ScheduleSet, Submission},
+    access::ClientOrigin,
+    job::{
+        Job, JobRef, JobSpec, Micros, NewJobRefusal, PolicyDecision, Schedule, ScheduleChange,
+        Timetable,
+    },
+    store::{Fired, Firing, FiringCause, Include, RunPlan, RunRefused, ScheduleSet, Submission},
     sys::clock,
 };
 
@@ -194,11 +198,33 @@ impl Executor {
         let submission = match self.read_filled_in(&schedule.job) {
             Ok(job) => {
                 let submission = self.submission(job, actor).await;
-                submission.map_err(|error| error.to_string())
+                submission.map_err(|error| self.run_refused(&error))
             }
-            Err(refusal) => Err(refusal.within("job").to_string()),
+            Err(refusal) => Err(RunRefused {
+                reason: refusal.within("job").to_string(),
+                by: None,
+            }),
         };
         RunPlan { at, submission }
+    }
+
+    /// Why a run is refused. A refusal of the policy counts for the audit trail as any other one.
+    fn run_refused(&self, error: &Error) -> RunRefused {
+        let by = match error {
+            Error::Policy { rule, digest, .. } => Some(PolicyDecision {
+                rule: rule.clone(),
+                digest: digest.clone(),
+            }),
+            _ => None,
+        };
+        if let (Some(by), None) = (&by, &self.origin) {
+            let origin = ClientOrigin::within("schedule", "server");
+            self.count_refusal(origin, "schedule.fire", &by.rule);
+        }
+        RunRefused {
+            reason: error.to_string(),
+            by,
+        }
     }
 
     /// Does what follows the commit of a firing: sends requests to stop, and wakes the scheduler.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Actor, Error, Executor};
 use crate::{
     job::{JobNumber, JobRef, Micros, Schedule, SkippedRun, Timetable},
-    store::{Firing, FiringCause, Include},
+    store::{Firing, FiringCause, Include, RunRefused},
     sys::{alarm::Alarm, clock, retry},
 };
 
@@ -138,7 +138,10 @@ impl Executor {
             let mut firing = self.firing(schedule, now).await;
             if let Err(full) = self.refuse_without_disk_space() {
                 for run in &mut firing.runs {
-                    run.submission = Err(full.to_string());
+                    run.submission = Err(RunRefused {
+                        reason: full.to_string(),
+                        by: None,
+                    });
                 }
             }
             self.fire(firing).await?;

@@ -10,6 +10,9 @@ use crate::{
     sys::lock,
 };
 
+/// The limit of a refusal that the rate of a token gives.
+const TOKEN_RATE: &str = "token_rate";
+
 /// A client as the methods see it, whichever interface it uses.
 #[derive(Debug)]
 pub struct Caller {
@@ -124,13 +127,15 @@ impl Caller {
         }
     }
 
-    /// Counts a refusal for the audit trail, if it is one of rights or of the policy.
+    /// Counts a refusal for the audit trail, if it is one of rights, of a token's rate or of the policy.
     pub fn count_refusal(&self, action: &str, refusal: &Refusal) {
-        if refusal.kind == ErrorKind::Forbidden {
-            let rule = refusal.rule().unwrap_or("forbidden");
-            let executor = &self.server.executor;
-            executor.count_refusal(self.origin(), action, rule);
-        }
+        let rule = match refusal.kind {
+            ErrorKind::Forbidden => refusal.rule().unwrap_or("forbidden"),
+            ErrorKind::LimitExceeded if refusal.limit_name() == Some(TOKEN_RATE) => "token.rate",
+            _ => return,
+        };
+        let executor = &self.server.executor;
+        executor.count_refusal(self.origin(), action, rule);
     }
 
     fn session_name(&self) -> String {

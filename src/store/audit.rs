@@ -1,7 +1,7 @@
 //! The handle's methods for the audit trail.
 
 use super::{
-    audit_types::{AuditPage, AuditWrite, EndedRow, PrunedTrail},
+    audit_types::{AuditKeyRow, AuditPage, AuditWrite, EndedRow, PrunedTrail},
     handle::Store,
     sqlite::audit,
     types::StoreError,
@@ -40,10 +40,21 @@ impl Store {
         Ok(audit::head(&mut reader).await?)
     }
 
-    /// The verifier's key that is in force.
-    pub async fn audit_key(&self) -> Result<Option<String>, StoreError> {
+    /// The verifier's key that is in force and the one before it, newest first.
+    pub async fn audit_last_keys(&self) -> Result<Vec<AuditKeyRow>, StoreError> {
         let mut reader = self.inner.readers.acquire().await?;
-        Ok(audit::key_at(&mut reader, u64::MAX).await?)
+        Ok(audit::last_keys(&mut reader).await?)
+    }
+
+    /// Up to `limit` keys that were put in force after the entry `after`, and up to the entry `through`; oldest first.
+    pub async fn audit_keys(
+        &self,
+        after: u64,
+        through: u64,
+        limit: u32,
+    ) -> Result<Vec<AuditKeyRow>, StoreError> {
+        let mut reader = self.inner.readers.acquire().await?;
+        Ok(audit::keys(&mut reader, (after, through), limit).await?)
     }
 
     /// The number of the last entry before the first that was made at this time or later.
@@ -71,5 +82,15 @@ impl Store {
     pub async fn ended_rows(&self, jobs: &[JobNumber]) -> Result<Vec<EndedRow>, StoreError> {
         let mut reader = self.inner.readers.acquire().await?;
         Ok(audit::ended(&mut reader, jobs).await?)
+    }
+
+    /// Up to `limit` numbers of jobs after `after`, in order.
+    pub async fn job_numbers(
+        &self,
+        after: JobNumber,
+        limit: u32,
+    ) -> Result<Vec<JobNumber>, StoreError> {
+        let mut reader = self.inner.readers.acquire().await?;
+        Ok(audit::job_numbers(&mut reader, after, limit).await?)
     }
 }

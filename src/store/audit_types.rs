@@ -34,6 +34,17 @@ pub struct AuditRow {
     pub hash: ChainHash,
 }
 
+/// A verifier's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditKeyRow {
+    /// The entry that put it in force.
+    pub seq: u64,
+    /// The key.
+    pub key: String,
+    /// The signature of it by the key before.
+    pub signature: Option<String>,
+}
+
 /// A part of the trail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditPage {

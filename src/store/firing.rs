@@ -1,7 +1,7 @@
 //! What a firing of a schedule hands to the writer and gets back, and the result of setting one.
 
 use super::types::{StopRequested, Submission, SubmitError, SubmitOutcome};
-use crate::job::{Micros, Schedule, SkippedRun};
+use crate::job::{Micros, PolicyDecision, Schedule, SkippedRun};
 
 /// The result of setting a schedule.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +52,16 @@ pub struct RunPlan {
     /// Its time.
     pub at: Micros,
     /// The job, or why there cannot be one.
-    pub submission: Result<Submission, String>,
+    pub submission: Result<Submission, RunRefused>,
+}
+
+/// Why a run cannot become a job.
+#[derive(Debug, Clone)]
+pub struct RunRefused {
+    /// In words.
+    pub reason: String,
+    /// The decision of the policy, if that has refused it.
+    pub by: Option<PolicyDecision>,
 }
 
 /// A run that was submitted.

@@ -18,10 +18,10 @@ mod types;
 mod write;
 
 pub use audit_types::*;
-pub use firing::{Fired, Firing, FiringCause, RunPlan, ScheduleSet, SubmittedRun};
+pub use firing::{Fired, Firing, FiringCause, RunPlan, RunRefused, ScheduleSet, SubmittedRun};
 pub use handle::Store;
 pub use retention_types::*;
-pub use sqlite::audit_entries::commands_digest;
+pub use sqlite::audit_entries::{FIRED_VERSION, commands_digest};
 pub use sqlite::keys::ShimSeed;
 pub(crate) use sqlite::long_path::LongPath;
 pub use sqlite::migrate::OnMigration;

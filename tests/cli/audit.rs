@@ -139,6 +139,12 @@ fn verify_file(file: &Path, words: &[&str]) -> (i32, String) {
     (output.status.code().expect("an exit code"), said + &err)
 }
 
+/// A key that no server has.
+fn other_key() -> String {
+    let signer = cc_executor::audit::NoteSigner::of_seed("cc-executor.audit/x", [1; 32]);
+    signer.expect("a key").key().to_string()
+}
+
 #[test]
 fn an_exported_trail_is_verified_on_another_machine() {
     let mut scene = Scene::start();
@@ -165,7 +171,7 @@ fn an_exported_trail_is_verified_on_another_machine() {
     assert!(report["checkpoints"].as_u64() >= Some(2), "{said}");
     let key = report["first_key"].as_str().expect("a key");
     assert_eq!(verify_file(&file, &["--key", key]).0, 0);
-    let other = "x+9df9d4b7+AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let other = &other_key();
     let (code, said) = verify_file(&file, &["--key", other]);
     assert!(code != 0, "{said}");
 
@@ -486,8 +492,11 @@ fn old_entries_are_pruned_and_the_rest_is_whole() {
     assert_eq!(first.to_string(), last);
     scene.work();
     let file = scene.export();
-    let (code, said) = verify_file(&file, &[]);
+    // The key that was noted when the server was new still counts, though its entry is pruned.
+    let key = scene.sql("SELECT key FROM audit_keys ORDER BY seq LIMIT 1");
+    let (code, said) = verify_file(&file, &["--key", &key]);
     assert_eq!(code, 0, "{said}");
+    assert!(said.contains("were pruned, as entry"), "{said}");
     scene.stop();
     scene.intact();
     scene.sql(
@@ -567,4 +576,308 @@ fn wrong_sinks_are_refused() {
             done.err()
         );
     }
+}
+
+/// The lines of a file.
+fn lines_of(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).expect("the trail");
+    text.lines().map(str::to_owned).collect()
+}
+
+fn write_lines(file: &Path, lines: &[String]) {
+    fs::write(file, lines.join("\n") + "\n").expect("written");
+}
+
+/// The first lines of an export of the stopped server that begins after the entry `seq`.
+fn begin_after(scene: &Scene, seq: u64, part: bool) -> Vec<String> {
+    let (key, hash) = (key_at(scene, seq), hash_of(scene, seq));
+    let begin = json!({"trail": {"after": seq, "hash": hash, "key": key, "part": part, "v": 1}});
+    let past = scene.sql(&format!(
+        "SELECT json_object('key', json_object('key', key, 'seq', seq, 'signature', signature))
+         FROM audit_keys WHERE seq <= {seq} ORDER BY seq"
+    ));
+    let mut lines = vec![begin.to_string()];
+    lines.extend(past.lines().map(str::to_owned));
+    lines
+}
+
+fn key_at(scene: &Scene, seq: u64) -> Option<String> {
+    let sql = format!("SELECT key FROM audit_keys WHERE seq <= {seq} ORDER BY seq DESC LIMIT 1");
+    let key = scene.sql(&sql);
+    (!key.is_empty()).then_some(key)
+}
+
+fn hash_of(scene: &Scene, seq: u64) -> String {
+    scene.sql(&format!(
+        "SELECT lower(hex(hash)) FROM audit WHERE seq = {seq}"
+    ))
+}
+
+#[test]
+fn a_trail_that_the_checkpoints_do_not_confirm_is_not_intact() {
+    let scene = Scene::stopped();
+    let checkpoints = scene.checkpoints();
+    let checkpoints = checkpoints.to_str().expect("text");
+    let mut server = Server::stopped(&[], &[]);
+    server.restart();
+    let trail = scene.place.path().join("trail.jsonl");
+    let path = trail.to_str().expect("text");
+    let export = server.cli("audit").args(["export", "-o", path]).run();
+    assert_eq!(export.code(), 0, "{}", export.err());
+    // Another server's trail, whole and consistent, and the real checkpoints and key.
+    let key = scene.sql("SELECT key FROM audit_keys ORDER BY seq LIMIT 1");
+    let (code, said) = verify_file(&trail, &["--checkpoints", checkpoints]);
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("NOT confirmed") && said.contains("say nothing about it"),
+        "{said}"
+    );
+    let (code, said) = verify_file(&trail, &["--checkpoints", checkpoints, "--key", &key]);
+    assert_eq!(code, 1, "{said}");
+    // Invented from the first line on.
+    for (after, part) in [
+        ("1000", true),
+        ("1000", false),
+        ("18446744073709551615", true),
+    ] {
+        let begin = format!(
+            "{{\"trail\":{{\"after\":{after},\"hash\":\"{}\",\"key\":\"{key}\",\"part\":{part},\"v\":1}}}}",
+            "07".repeat(32)
+        );
+        let end = format!(
+            "{{\"end\":{{\"hash\":\"{}\",\"seq\":{after}}}}}",
+            "07".repeat(32)
+        );
+        write_lines(&trail, &[begin, end]);
+        let words = ["--part", "--checkpoints", checkpoints, "--key", &key];
+        let (code, said) = verify_file(&trail, &words);
+        assert_eq!(code, 1, "{said}");
+        assert!(
+            !said.contains("\nintact") && !said.starts_with("intact"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_beginning_that_was_removed_is_found() {
+    let mut scene = Scene::stopped();
+    let key = scene.sql("SELECT key FROM audit_keys ORDER BY seq LIMIT 1");
+    // All checkpoints are of entries that the export has.
+    let notes = scene.place.path().join("notes");
+    fs::copy(scene.checkpoints(), &notes).expect("copied");
+    let notes = notes.to_str().expect("text");
+    scene.server.restart();
+    let trail = scene.export();
+    scene.stop();
+    let whole = lines_of(&trail);
+    let words = ["--checkpoints", notes, "--key", &key];
+    let with_part = ["--checkpoints", notes, "--key", &key, "--part"];
+    let (code, said) = verify_file(&trail, &words);
+    assert_eq!(code, 0, "{said}");
+
+    let last = scene.seq("job.submit", 1);
+    let rest = || whole[usize::try_from(last).expect("small") + 1..].to_vec();
+    write_lines(&trail, &[begin_after(&scene, last, true), rest()].concat());
+    let (code, said) = verify_file(&trail, &words);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("verify it with --part"), "{said}");
+    let (code, said) = verify_file(&trail, &with_part);
+    assert_eq!(code, 0, "{said}");
+    let part = format!("it is a part: it does not hold entries 1 to {last}");
+    assert!(said.contains(&part), "{said}");
+    write_lines(&trail, &[begin_after(&scene, last, false), rest()].concat());
+    let (code, said) = verify_file(&trail, &with_part);
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("no entry says that they were pruned"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_pruning_that_no_checkpoint_covers_is_found() {
+    let scene = Scene::stopped();
+    let last = scene.seq("job.submit", 1);
+    let (hash, key) = (hash_of(&scene, last), key_at(&scene, last));
+    let head = scene.sql("SELECT seq || ' ' || hex(hash) FROM audit ORDER BY seq DESC LIMIT 1");
+    let (seq, before) = head.split_once(' ').expect("two words");
+    let seq: u64 = seq.parse::<u64>().expect("a number") + 1;
+    let entry = json!({
+        "action": "audit.prune", "actor": {"name": "server"}, "at": 1, "decision": "allowed",
+        "door": "server", "result": {"hash": hash, "key": key, "through": last}, "seq": seq,
+        "target": {}, "v": 1,
+    })
+    .to_string();
+    let before: Vec<u8> = (0..32)
+        .map(|at| u8::from_str_radix(&before[2 * at..2 * at + 2], 16).expect("hex"))
+        .collect();
+    let forged: String = sha256_of(&[&before, entry.as_bytes()].concat())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    scene.sql(&format!(
+        "DELETE FROM audit WHERE seq <= {last};
+         UPDATE audit_base SET seq = {last}, hash = x'{hash}';
+         INSERT INTO audit VALUES ({seq}, 1, '{entry}', x'{forged}')"
+    ));
+    let done = scene.verify();
+    assert_eq!(done.code(), 1, "{}", done.out());
+    let why = format!("no checkpoint covers entry {seq}");
+    assert!(done.out().contains(&why), "{}", done.out());
+    let alone = scene.server.cli("audit").args(["verify"]).run();
+    let why = "without checkpoints nothing confirms it";
+    assert!(alone.out().contains(why), "{}", alone.out());
+}
+
+#[test]
+fn a_part_follows_from_the_first_key_after_the_key_was_replaced() {
+    let mut scene = Scene::start();
+    scene.work();
+    let mut client = scene.server.connect();
+    let keys = |client: &mut crate::harness::Client| {
+        let page = client.ok("audit.read", json!({"limit": 1000}));
+        let entries = page["entries"].as_array().expect("entries").clone();
+        let keys = entries
+            .into_iter()
+            .filter(|row| row["entry"]["action"] == "audit.key");
+        keys.map(|row| row["entry"].clone()).collect::<Vec<_>>()
+    };
+    let made = until("three keys", || {
+        let job = client.submit(json!({"argv": ["true"]}));
+        client.finished(&job);
+        let keys = keys(&mut client);
+        (keys.len() >= 3).then_some(keys)
+    });
+    let first = made[0]["result"]["key"].as_str().expect("a key");
+    let at = made[2]["at"].as_i64().expect("a time");
+    let since = chrono::DateTime::from_timestamp_micros(at + 1).expect("a time");
+    let since = since.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    let part = scene.place.path().join("part.jsonl");
+    let path = part.to_str().expect("text");
+    let export = scene.server.cli("audit");
+    let done = export.args(["export", "--since", &since, "-o", path]).run();
+    assert_eq!(done.code(), 0, "{}", done.err());
+    let (code, said) = verify_file(&part, &["--part", "--key", first]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains(&format!("first key: {first}")), "{said}");
+    let other = &other_key();
+    assert_eq!(verify_file(&part, &["--part", "--key", other]).0, 1);
+    // Without the keys from before it, nothing leads from the first key to the one in force.
+    let mut lines = lines_of(&part);
+    lines.retain(|line| !line.starts_with("{\"key\""));
+    write_lines(&part, &lines);
+    let (code, said) = verify_file(&part, &["--part", "--key", first]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("nothing shows that the keys"), "{said}");
+}
+
+#[test]
+fn checkpoints_of_two_servers_may_be_in_one_file() {
+    let (mut scene, mut other) = (Scene::stopped(), Scene::stopped());
+    let all = [&scene, &other].map(|one| fs::read_to_string(one.checkpoints()).expect("notes"));
+    let forged = all[0].lines().nth(1).expect("an origin");
+    let forged = format!(
+        "\n{forged}\n999\n{}=\nat 2026-12-01T00:00:00Z\n\n\u{2014} {forged} {}\n",
+        "A".repeat(43),
+        "A".repeat(90) + "A="
+    );
+    for one in [&mut scene, &mut other] {
+        fs::write(one.checkpoints(), all.concat() + &forged).expect("written");
+        let done = one.verify();
+        assert_eq!(done.code(), 0, "{}{}", done.out(), done.err());
+        assert!(
+            done.out().contains("say nothing about it"),
+            "{}",
+            done.out()
+        );
+    }
+}
+
+#[test]
+fn lines_that_end_in_another_way_are_found() {
+    let scene = Scene::start();
+    let file = scene.export();
+    let text = fs::read_to_string(&file).expect("the trail");
+    assert_eq!(verify_file(&file, &[]).0, 0);
+    for changed in [
+        text.replace('\n', "\r\n"),
+        text.trim_end().to_owned(),
+        text.clone() + "\n",
+    ] {
+        fs::write(&file, changed).expect("written");
+        let (code, said) = verify_file(&file, &[]);
+        assert_eq!(code, 1, "{said}");
+    }
+}
+
+#[test]
+fn rows_of_jobs_that_were_changed_by_hand_are_findings() {
+    let mut scene = Scene::start();
+    let mut client = scene.server.connect();
+    client.ok(
+        "schedule.set",
+        json!({"name": "s", "cron": "0 0 1 1 *", "job": {"argv": ["echo", "one"]}}),
+    );
+    let run = client.ok("schedule.run", json!({"name": "s"}));
+    client.finished(&run["job"]);
+    scene.work();
+    scene.stop();
+    scene.intact();
+    let original = fs::read(scene.database()).expect("the database");
+    let again = || fs::write(scene.database(), &original).expect("written");
+
+    scene.sql("UPDATE jobs SET spec = replace(spec, 'one', 'two') WHERE number = 1");
+    scene.found("job 1 has another command or directory than was submitted");
+
+    again();
+    let columns = scene.sql("SELECT group_concat(name) FROM pragma_table_info('jobs')");
+    scene.sql(&format!(
+        "PRAGMA ignore_check_constraints = ON;
+         CREATE TEMP TABLE t AS SELECT {columns} FROM jobs WHERE number = 1;
+         UPDATE t SET number = 77, id = 'f' || substr(id, 2), schedule = NULL, schedule_at = NULL;
+         INSERT INTO jobs ({columns}) SELECT {columns} FROM t"
+    ));
+    scene.found("job 77 has a row, and no entry says that it was submitted");
+
+    again();
+    scene.sql("UPDATE jobs SET policy = '{}' WHERE number = 2");
+    scene.found("the row of job 2 was changed: it cannot be read");
+}
+
+#[test]
+fn refusals_are_written_while_a_sink_hangs() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (script, pid) = (place.path().join("sink"), place.path().join("pid"));
+    let text = format!(
+        "#!/bin/sh\necho $$ > {0}.new\nmv {0}.new {0}\nexec sleep 1000\n",
+        pid.display()
+    );
+    fs::write(&script, text).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&script, mode).expect("a mode");
+    let sink = format!("command:{}", script.display());
+    let server = Server::with(&["--audit-checkpoints", &sink], &[]);
+    until_true("the sink hangs", || pid.exists());
+    let mut admin = server.connect();
+    let made = admin.ok(
+        "token.create",
+        json!({"name": "reader", "scopes": ["read"]}),
+    );
+    let token = made["secret"].as_str().expect("a secret");
+    let mut reader = crate::harness::Client::tcp(server.listen(), Some(token));
+    reader.refused(-32002, "job.submit", json!({"argv": ["true"]}));
+    until_true("the entry", || {
+        let page = admin.ok("audit.read", json!({"limit": 1000}));
+        let entries = page["entries"].as_array().expect("entries");
+        entries
+            .iter()
+            .any(|row| row["entry"]["decision"] == "refused")
+    });
+    let pid = fs::read_to_string(&pid).expect("a number");
+    let command = fs::read_to_string(format!("/proc/{}/cmdline", pid.trim()));
+    assert!(
+        command.is_ok_and(|command| command.starts_with("sleep")),
+        "the sink has ended"
+    );
 }

@@ -269,3 +269,71 @@ fn only_an_administrator_reads_the_trail() {
         admin.refused(-32602, "audit.read", wrong);
     }
 }
+
+#[test]
+fn a_rate_that_is_reached_is_a_refusal() {
+    let server = Server::start();
+    let mut admin = server.connect();
+    let made = admin.ok(
+        "token.create",
+        json!({"name": "slow", "scopes": ["submit"], "rate": "1/h"}),
+    );
+    let token = made["secret"].as_str().expect("a secret");
+    let mut slow = Client::tcp(server.listen(), Some(token));
+    slow.ok("job.submit", json!({"argv": ["true"]}));
+    slow.refused(-32005, "job.submit", json!({"argv": ["true"]}));
+    let entry = until("the entry", || {
+        let entries = trail(&mut admin);
+        let refused = entries.into_iter();
+        refused
+            .filter(|entry| entry["decision"] == "refused")
+            .next_back()
+    });
+    assert_eq!(
+        (&entry["actor"]["name"], &entry["result"]["rule"]),
+        (&json!("slow"), &json!("token.rate"))
+    );
+}
+
+#[test]
+fn names_that_mean_something_else_are_no_names_of_tokens() {
+    let server = Server::start();
+    let mut admin = server.connect();
+    for name in [
+        "server", "SERVER", "several", "others", "own", "OWN", "nobody", "Admin",
+    ] {
+        let refused = admin.refused(
+            -32602,
+            "token.create",
+            json!({"name": name, "scopes": ["read"]}),
+        );
+        assert_eq!(refused["data"]["key"], "name", "{name}");
+    }
+    admin.ok(
+        "token.create",
+        json!({"name": "servers", "scopes": ["read"]}),
+    );
+}
+
+#[test]
+fn settings_are_told_with_their_new_values() {
+    let server = Server::start();
+    let mut admin = server.connect();
+    admin.ok(
+        "queue.set",
+        json!({"queue": "q", "paused": true, "pause_reason": "maintenance"}),
+    );
+    assert_eq!(
+        newest(&mut admin, "queue.set")["result"]["pause_reason"],
+        "maintenance"
+    );
+    admin.ok(
+        "schedule.set",
+        json!({"name": "s", "cron": "0 0 1 1 *", "overlap": "replace", "catch_up": "all", "job": {"argv": ["true"]}}),
+    );
+    let said = newest(&mut admin, "schedule.set")["result"].clone();
+    assert_eq!(
+        (&said["overlap"], &said["catch_up"]),
+        (&json!("replace"), &json!("all"))
+    );
+}

@@ -1,8 +1,8 @@
 //! Schedules in the ledger: each time is one job, whoever fires it and however often.
 
 use cc_executor::{
-    job::{CatchUp, JobNumber, JobRef, Micros, Overlap, Schedule, StopCause},
-    store::{Fired, Firing, FiringCause, RunPlan, ScheduleSet},
+    job::{CatchUp, JobNumber, JobRef, Micros, Overlap, PolicyDecision, Schedule, StopCause},
+    store::{Fired, Firing, FiringCause, RunPlan, RunRefused, ScheduleSet, commands_digest},
 };
 use serde_json::json;
 
@@ -179,4 +179,29 @@ async fn a_refused_request_changes_nothing() {
     assert_eq!((times(&fired), fired.skipped.len()), (vec![], 1));
     let after = ledger.store.schedule("s").await.unwrap().unwrap();
     assert_eq!(after, before);
+}
+
+#[tokio::test]
+async fn a_run_that_the_policy_refuses_is_told_with_its_rule() {
+    let ledger = Ledger::new().await;
+    let stored = set(&ledger, schedule("s", Overlap::Replace, 5), false).await;
+    let mut firing = look(&stored, 7);
+    firing.runs[1].submission = Err(RunRefused {
+        reason: "the policy refuses it".to_owned(),
+        by: Some(PolicyDecision {
+            rule: "no-bad".to_owned(),
+            digest: "ab".to_owned(),
+        }),
+    });
+    let fired = ledger.store.fire(firing.clone()).await.unwrap();
+    assert_eq!((times(&fired), fired.skipped.len()), (vec![5], 1));
+    let rows = ledger.store.audit_page(0, 100).await.unwrap().rows;
+    let entry: serde_json::Value = serde_json::from_str(&rows.last().unwrap().entry).unwrap();
+    assert_eq!(entry["action"], "schedule.fire");
+    let by = serde_json::json!({"rules": ["no-bad"], "digests": ["ab"]});
+    assert_eq!(entry["result"]["refused_by"], by);
+    // The digest is of what has become a job.
+    let ran = firing.runs[0].submission.as_ref().unwrap();
+    let digest = commands_digest([&ran.job].into_iter());
+    assert_eq!(entry["result"]["commands_sha256"], digest.as_str());
 }

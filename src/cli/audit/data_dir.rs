@@ -1,7 +1,10 @@
 //! The server's side of `audit verify`: reads a data directory without its server, and compares jobs and their stored
 //! output with what the trail says of their ends. It changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use anyhow::Context;
 use serde_json::Value;
@@ -9,21 +12,38 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     audit::{
-        ChainHead, Checkpoint, TrailCheck, TrailFinding, VerifierKey,
+        ChainHead, TrailCheck, TrailEvidence, TrailFinding,
         chain::hex,
-        exported::TrailBegin,
-        trail::{TrailReport, TrailRow},
+        evidence::TrailReport,
+        exported::{PastKey, TrailBegin},
+        trail::TrailRow,
     },
     job::JobNumber,
     output::{Item, Log, OutputWalk, WalkEvent},
     spool::Layout,
-    store::{EndedRow, Include, Store, commands_digest},
+    store::{EndedRow, FIRED_VERSION, Include, Store, StoreError, commands_digest},
 };
 
 /// Entries and jobs that are read at once.
 const PAGE: u32 = 1000;
 /// How much of an output is read at once, bytes.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// Jobs that were submitted together.
+struct SubmittedJobs {
+    /// The entry that says so.
+    seq: u64,
+    /// Runs of numbers that follow each other.
+    jobs: Vec<RangeInclusive<JobNumber>>,
+    /// The digest of their commands, where there is one.
+    digest: Option<String>,
+}
+
+impl SubmittedJobs {
+    fn numbers(&self) -> impl Iterator<Item = JobNumber> {
+        self.jobs.iter().cloned().flatten()
+    }
+}
 
 /// The data directory, and what the trail says of its jobs.
 pub struct DataDirTrail {
@@ -33,8 +53,10 @@ pub struct DataDirTrail {
     ends: BTreeMap<JobNumber, (u64, Value)>,
     /// Jobs that were submitted and whose end has no entry.
     open: BTreeSet<JobNumber>,
-    /// What was submitted together: the entry, the first and the last job, and the digest of their commands.
-    submitted: Vec<(u64, JobNumber, JobNumber, String)>,
+    /// What was submitted together.
+    submitted: Vec<SubmittedJobs>,
+    /// Whether the trail begins with the first start on the directory: then no job is older than it.
+    is_from_first_start: bool,
     removed: BTreeSet<JobNumber>,
     /// Jobs whose output was removed.
     trimmed: BTreeSet<JobNumber>,
@@ -50,6 +72,7 @@ impl DataDirTrail {
             ends: BTreeMap::new(),
             open: BTreeSet::new(),
             submitted: Vec::new(),
+            is_from_first_start: false,
             removed: BTreeSet::new(),
             trimmed: BTreeSet::new(),
         })
@@ -68,16 +91,18 @@ impl DataDirTrail {
             }
             ("job.submit" | "job.retry", job) => {
                 let number = |key: &str| job.or_else(|| target["jobs"][key].as_i64());
-                let digest = result["commands_sha256"].as_str();
-                if let (Some(first), Some(last), Some(digest)) =
-                    (number("first"), number("last"), digest)
-                {
-                    let seq = entry["seq"].as_u64().unwrap_or_default();
-                    self.open.extend(first..=last);
-                    self.submitted.push((seq, first, last, digest.to_owned()));
+                if let (Some(first), Some(last)) = (number("first"), number("last")) {
+                    self.submit(entry, vec![first..=last], true);
                 }
             }
-            ("schedule.fire" | "schedule.run", _) => self.open.extend(numbers(&result["jobs"])),
+            ("schedule.fire" | "schedule.run", _) => {
+                let jobs = numbers(&result["jobs"]).into_iter().map(|job| job..=job);
+                let is_of_jobs = result["v"] == FIRED_VERSION || result["skipped"] == 0;
+                self.submit(entry, jobs.collect(), is_of_jobs);
+            }
+            ("server.start", _) if entry["seq"] == 1 => {
+                self.is_from_first_start = result["epoch"] == 1;
+            }
             ("job.delete", Some(job)) => drop(self.removed.insert(job)),
             ("job.remove", _) if result["scope"] == "jobs" => {
                 self.removed.extend(numbers(&target["jobs"]));
@@ -91,12 +116,20 @@ impl DataDirTrail {
         }
     }
 
+    /// Remembers jobs that an entry says were submitted; whether its digest is of their commands and of nothing else.
+    fn submit(&mut self, entry: &Value, jobs: Vec<RangeInclusive<JobNumber>>, has_digest: bool) {
+        let digest = entry["result"]["commands_sha256"].as_str();
+        let submitted = SubmittedJobs {
+            seq: entry["seq"].as_u64().unwrap_or_default(),
+            digest: digest.filter(|_| has_digest).map(str::to_owned),
+            jobs,
+        };
+        self.open.extend(submitted.numbers());
+        self.submitted.push(submitted);
+    }
+
     /// Verifies the trail in the database, and compares the jobs with it.
-    pub async fn verify(
-        &mut self,
-        checkpoints: Vec<Checkpoint>,
-        keys: Vec<VerifierKey>,
-    ) -> anyhow::Result<TrailReport> {
+    pub async fn verify(&mut self, evidence: TrailEvidence) -> anyhow::Result<TrailReport> {
         let first = self.store.audit_page(0, 1).await?;
         let begin = TrailBegin {
             after: first.after,
@@ -104,12 +137,14 @@ impl DataDirTrail {
             is_part: false,
         };
         let mut at = begin.after.seq;
-        let mut check = TrailCheck::new(begin, checkpoints, keys);
+        let mut check = TrailCheck::new(begin, evidence);
+        self.read_past_keys(&mut check, at).await?;
         self.read_on(&mut check, &mut at).await?;
         let (mut differing, missing) = self.compare_rows().await?;
         differing.extend(self.compare_commands().await?);
         let early: Vec<JobNumber> = self.open.iter().copied().collect();
-        let early = self.rows(&early).await?;
+        let early = self.rows(&early).await?.0;
+        let known = self.job_numbers().await?;
         // A server that runs may have written more meanwhile.
         self.read_on(&mut check, &mut at).await?;
         for finding in differing {
@@ -132,7 +167,68 @@ impl DataDirTrail {
             );
             check.find(TrailFinding::general(what));
         }
+        for job in self.unsubmitted(&known) {
+            let what = format!("job {job} has a row, and no entry says that it was submitted");
+            check.find(TrailFinding::general(what));
+        }
         Ok(check.finish(None))
+    }
+
+    /// Takes the keys from before the first entry: they lead to the one in force there.
+    async fn read_past_keys(&self, check: &mut TrailCheck, through: u64) -> anyhow::Result<()> {
+        let mut after = 0;
+        while after < through {
+            let rows = self.store.audit_keys(after, through, PAGE).await?;
+            let Some(last) = rows.last() else { break };
+            after = last.seq;
+            for row in rows {
+                match row.key.parse() {
+                    Ok(key) => check.add_past_key(PastKey {
+                        seq: row.seq,
+                        key,
+                        signature: row.signature,
+                    }),
+                    Err(wrong) => {
+                        check.find(TrailFinding::at(row.seq, format!("its key {wrong}")));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The numbers of all jobs, in order.
+    async fn job_numbers(&self) -> anyhow::Result<Vec<JobNumber>> {
+        let mut all: Vec<JobNumber> = Vec::new();
+        loop {
+            let after = all.last().copied().unwrap_or(0);
+            let more = self.store.job_numbers(after, PAGE).await?;
+            if more.is_empty() {
+                return Ok(all);
+            }
+            all.extend(more);
+        }
+    }
+
+    /// Those of these jobs that nobody has submitted. Where the trail does not begin with the first start, jobs from before
+    /// its first submission are older than it.
+    fn unsubmitted(&self, jobs: &[JobNumber]) -> Vec<JobNumber> {
+        let ranges = self.submitted.iter().flat_map(|one| &one.jobs);
+        let mut ranges: Vec<&RangeInclusive<JobNumber>> = ranges.collect();
+        ranges.sort_by_key(|range| *range.start());
+        let (mut ranges, mut found) = (ranges.into_iter().peekable(), Vec::new());
+        let first = match (self.is_from_first_start, ranges.peek()) {
+            (true, _) => 0,
+            (false, Some(range)) => *range.start(),
+            (false, None) => return found,
+        };
+        for job in jobs.iter().filter(|job| **job >= first) {
+            while ranges.next_if(|range| range.end() < job).is_some() {}
+            if ranges.peek().is_none_or(|range| !range.contains(job)) {
+                found.push(*job);
+            }
+        }
+        found
     }
 
     /// Verifies the entries after the entry `at`.
@@ -189,13 +285,17 @@ impl DataDirTrail {
         let (mut findings, mut missing) = (Vec::new(), Vec::new());
         let jobs: Vec<JobNumber> = self.ends.keys().copied().collect();
         for jobs in jobs.chunks(PAGE as usize) {
-            let rows = self.rows(jobs).await?;
+            let (rows, unreadable) = self.rows(jobs).await?;
             let rows: BTreeMap<JobNumber, EndedRow> =
                 rows.into_iter().map(|row| (row.number, row)).collect();
             for job in jobs {
-                match rows.get(job) {
-                    Some(row) => findings.extend(self.compare(row).await?),
-                    None => missing.push(*job),
+                match (rows.get(job), unreadable.get(job)) {
+                    (Some(row), _) => findings.extend(self.compare(row).await?),
+                    (None, Some(error)) => {
+                        let what = unreadable_row(*job, error);
+                        findings.push(TrailFinding::at(self.ends[job].0, what));
+                    }
+                    (None, None) => missing.push(*job),
                 }
             }
         }
@@ -205,14 +305,24 @@ impl DataDirTrail {
     /// Compares what the jobs run with what was submitted, where all that were submitted together are still there.
     async fn compare_commands(&self) -> anyhow::Result<Vec<TrailFinding>> {
         let mut findings = Vec::new();
-        for (seq, first, last, said) in &self.submitted {
-            let mut specs = Vec::new();
-            for job in *first..=*last {
-                let found = self.store.job(job.into(), Include::default()).await?;
-                specs.extend(found.map(|job| job.spec));
+        for submitted in &self.submitted {
+            let Some(said) = &submitted.digest else {
+                continue;
+            };
+            let (mut specs, mut count) = (Vec::new(), 0);
+            for job in submitted.numbers() {
+                count += 1;
+                match self.store.job(job.into(), Include::default()).await {
+                    Ok(found) => specs.extend(found.map(|job| job.spec)),
+                    Err(error) => {
+                        let what = unreadable_row(job, &error);
+                        findings.push(TrailFinding::at(submitted.seq, what));
+                    }
+                }
             }
-            let is_whole = i64::try_from(specs.len()) == Ok(last - first + 1);
-            if is_whole && commands_digest(specs.iter()) != *said {
+            if specs.len() == count && commands_digest(specs.iter()) != *said {
+                let (first, last) = (submitted.numbers().next(), submitted.numbers().last());
+                let (first, last) = (first.unwrap_or_default(), last.unwrap_or_default());
                 let what = match first == last {
                     true => {
                         format!("job {first} has another command or directory than was submitted")
@@ -221,14 +331,30 @@ impl DataDirTrail {
                         "one of the jobs {first} to {last} has another command or directory than was submitted"
                     ),
                 };
-                findings.push(TrailFinding::at(*seq, what));
+                findings.push(TrailFinding::at(submitted.seq, what));
             }
         }
         Ok(findings)
     }
 
-    async fn rows(&self, jobs: &[JobNumber]) -> anyhow::Result<Vec<EndedRow>> {
-        Ok(self.store.ended_rows(jobs).await?)
+    /// The rows of those of these jobs that are final, and why others cannot be read.
+    async fn rows(
+        &self,
+        jobs: &[JobNumber],
+    ) -> anyhow::Result<(Vec<EndedRow>, BTreeMap<JobNumber, StoreError>)> {
+        let mut unreadable = BTreeMap::new();
+        if let Ok(rows) = self.store.ended_rows(jobs).await {
+            return Ok((rows, unreadable));
+        }
+        // One by one: a row that was changed by hand spoils the answer of all.
+        let mut rows = Vec::new();
+        for job in jobs {
+            match self.store.ended_rows(&[*job]).await {
+                Ok(row) => rows.extend(row),
+                Err(error) => drop(unreadable.insert(*job, error)),
+            }
+        }
+        Ok((rows, unreadable))
     }
 
     /// Compares a job's row, and then its stored output, with the entry of its end.
@@ -294,6 +420,10 @@ impl DataDirTrail {
         }
         Ok(Ok(hex(&hasher.finalize())))
     }
+}
+
+fn unreadable_row(job: JobNumber, error: &StoreError) -> String {
+    format!("the row of job {job} was changed: it cannot be read: {error}")
 }
 
 /// The numbers of a list.

@@ -10,7 +10,7 @@ use crate::{
         ChainHead, ExportedEntry,
         canonical::canonical,
         chain::unhex,
-        exported::{ExportedLine, TrailBegin},
+        exported::{ExportedLine, PastKey, TrailBegin},
         ocsf,
     },
     cli::{
@@ -56,6 +56,9 @@ pub async fn export(
         is_part: since.is_some(),
     });
     write_line(&mut out, format, &begin)?;
+    for past in past_keys(&mut link, head.seq).await? {
+        write_line(&mut out, format, &ExportedLine::Key(past))?;
+    }
     let mut page = Some(first);
     while let Some(TrailPage { entries, .. }) = page.take() {
         for (seq, entry, hash) in entries {
@@ -76,6 +79,29 @@ pub async fn export(
     write_line(&mut out, format, &ExportedLine::End(head))?;
     out.finish()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The keys that were put in force before the entry `after`, and with it: they lead to the one in force there.
+async fn past_keys(link: &mut Link, after: u64) -> anyhow::Result<Vec<PastKey>> {
+    let (mut all, mut keys_after) = (Vec::new(), 0);
+    while keys_after < after {
+        let params = json!({"after": after, "keys_after": keys_after, "limit": PAGE});
+        let reply = link.request("audit.read", &params).await?;
+        let rows = reply["keys"].as_array().into_iter().flatten();
+        let read = |row: &Value| {
+            Some(PastKey {
+                seq: row["seq"].as_u64()?,
+                key: row["key"].as_str()?.parse().ok()?,
+                signature: row["signature"].as_str().map(str::to_owned),
+            })
+        };
+        let keys: Option<Vec<PastKey>> = rows.map(read).collect();
+        let keys = keys.context("the server's answer to audit.read cannot be read")?;
+        let Some(last) = keys.last() else { break };
+        keys_after = last.seq;
+        all.extend(keys);
+    }
+    Ok(all)
 }
 
 /// A reply of `audit.read`.

@@ -25,9 +25,11 @@ use crate::{
 `audit verify` needs no server and no network. It finds entries that were changed, put in, moved or \
 removed. Only checkpoints show that the end was cut off, that an older copy was put back, or that the \
 whole trail was written anew: a server makes them with --audit-checkpoints, and they must be kept where \
-the server's user cannot change them.
+the server's user cannot change them. A checkpoint that no key of the trail has signed says nothing.
 
-Exit code of `audit verify`: 0 when nothing is wrong, else 1; each finding is a line on stdout.")]
+Exit code of `audit verify`: 0 when nothing is wrong and, if checkpoints are given, they confirm the \
+trail; else 1. Each finding is a line on stdout. A file of `audit export --since` is accepted with \
+--part only: nothing in it shows that its beginning was not removed.")]
 pub struct AuditArgs {
     #[command(flatten)]
     connect: Connect,
@@ -79,6 +81,10 @@ struct VerifyOptions {
     /// Accept only this key, and those that it leads to; may be given several times
     #[arg(long, value_name = "KEY")]
     key: Vec<VerifierKey>,
+
+    /// FILE is a part of a trail, exported with --since
+    #[arg(long, requires = "file")]
+    part: bool,
 }
 
 /// Runs the subcommand.
@@ -106,6 +112,7 @@ pub async fn audit(args: AuditArgs) -> anyhow::Result<ExitCode> {
                 file: options.file,
                 checkpoints: options.checkpoints,
                 keys: options.key,
+                part: options.part,
                 layout,
             };
             verify::verify(request, &args.print).await

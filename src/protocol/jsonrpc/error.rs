@@ -44,6 +44,11 @@ impl Refusal {
         self.data.get("rule").and_then(Value::as_str)
     }
 
+    /// The limit that is reached, where the data name one.
+    pub fn limit_name(&self) -> Option<&str> {
+        self.data.get("limit").and_then(Value::as_str)
+    }
+
     /// The parameter `key` is wrong.
     pub fn params(key: &str, message: &str) -> Self {
         Self::about(ErrorKind::InvalidParams, key, message)

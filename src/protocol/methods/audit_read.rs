@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
     audit::{canonical::canonical, chain::hex},
-    executor::{AuditPage, AuditRow},
+    executor::{AuditKeyRow, AuditPage, AuditRow},
     job::Micros,
     protocol::{
         caller::Caller,
@@ -23,7 +23,7 @@ const LIMIT_MAX: u64 = 1000;
 /// Entries of a page if `limit` is not given.
 const LIMIT_DEFAULT: u64 = 100;
 
-const KEYS: [&str; 3] = ["after", "since", "limit"];
+const KEYS: [&str; 4] = ["after", "since", "limit", "keys_after"];
 
 #[derive(Debug, Serialize)]
 struct AuditPageView {
@@ -34,6 +34,9 @@ struct AuditPageView {
     /// The verifier's key that was in force there.
     key: Option<String>,
     entries: Vec<Box<RawValue>>,
+    /// Keys that were put in force up to the entry `after` of the request, if it asks for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<Vec<Box<RawValue>>>,
     /// The last entry of the trail.
     last: u64,
 }
@@ -46,9 +49,14 @@ impl AuditPageView {
             hash: hex(&page.after.hash),
             key: page.key.clone(),
             entries,
+            keys: None,
             last: page.head.seq,
         }
     }
+}
+
+fn key_row(row: &AuditKeyRow) -> Value {
+    json!({"seq": row.seq, "key": row.key, "signature": row.signature})
 }
 
 /// An entry as an object; a text that is not as the server has written it is shown as a text.
@@ -71,10 +79,20 @@ pub async fn execute(
         let since = Micros::from_rfc3339(text);
         since.ok_or_else(|| params.wrong("since", "must be a time in RFC 3339"))
     });
+    let keys_after = params.number("keys_after", 0, OFFSET_MAX)?;
     let executor = &caller.server.executor;
-    let page = executor
+    let mut page = executor
         .audit_page(after, since.transpose()?, limit)
         .await?;
     let bytes_max = job_bytes_max(&caller.server.settings);
-    Ok(to_raw(&AuditPageView::of(&page, bytes_max)))
+    let Some(keys_after) = keys_after else {
+        return Ok(to_raw(&AuditPageView::of(&page, bytes_max)));
+    };
+    // The message has room for one of both.
+    page.rows.clear();
+    let keys = executor.audit_keys(keys_after, after, limit);
+    let (keys, _) = fitting(keys.await?.iter().map(key_row), bytes_max);
+    let mut view = AuditPageView::of(&page, bytes_max);
+    view.keys = Some(keys);
+    Ok(to_raw(&view))
 }

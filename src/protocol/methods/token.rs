@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
-    access::{Caveat, Rate, Scope, Scopes},
+    access::{Caveat, Principal, Rate, Scope, Scopes},
     data_dir::OwnDir,
     executor::{NewToken, StoredToken},
     job::{
@@ -182,14 +182,23 @@ pub async fn list(caller: &Caller, params: Map<String, Value>) -> Result<Box<Raw
     Ok(to_raw(&json!({"tokens": shown, "more": more})))
 }
 
+/// Names that no token may have, in any case: the server's own name, that of clients without a token, those of several clients
+/// that are refused, and the word for a client's own jobs.
+const RESERVED_NAMES: [&str; 5] = ["server", Principal::NOBODY, "several", "others", "own"];
+
 /// Most tokens of one list: their views fit into a message.
 const SHOWN_MAX: usize = 1000;
 
 pub async fn create(caller: &Caller, params: Map<String, Value>) -> Result<Box<RawValue>, Refusal> {
     let params = Params::new(&params, &CREATE_KEYS)?;
     let name = name(&params)?;
-    if name == caller.server.owner.name.as_ref() {
+    let is_taken = |taken: &str| taken.eq_ignore_ascii_case(name);
+    if is_taken(&caller.server.owner.name) {
         return Err(params.wrong("name", "is the administrator's; take another one"));
+    }
+    if RESERVED_NAMES.into_iter().any(is_taken) {
+        let message = "means something else in logs and in the audit trail; take another one";
+        return Err(params.wrong("name", message));
     }
     let request = TokenRequest {
         name: name.to_owned(),

@@ -33,9 +33,9 @@ impl Forms {
         let mut forms = Self::default();
         for value in values {
             forms.add(value);
-            if value.contains('\n') {
-                value.lines().for_each(|line| forms.add(line.trim()));
-            }
+            // A program that reads a line takes off what is around it.
+            value.lines().for_each(|line| forms.add(line.trim()));
+            forms.add(value.trim());
         }
         forms
     }
@@ -45,7 +45,14 @@ impl Forms {
         if text.len() < FORM_BYTES_MIN {
             return;
         }
-        let exact = [json(text), shell(text), percent(text), vec![xml(text)]];
+        let exact = [
+            json(text),
+            shell(text),
+            doubled(text),
+            repr(text),
+            percent(text),
+            xml(text),
+        ];
         self.exact.insert(text.as_bytes().to_vec());
         self.exact
             .extend(exact.into_iter().flatten().map(String::into_bytes));
@@ -78,7 +85,7 @@ fn keep(forms: &mut BTreeSet<Vec<u8>>, form: Vec<u8>) {
     }
 }
 
-/// Inside of a JSON string: as most programs write it, with `/` escaped, with ASCII alone (Python), safe
+/// Inside of a JSON string: as most programs write it, with `/` escaped, with ASCII alone (Python), with both (PHP), safe
 /// inside of HTML (Go), and as a string inside of a string.
 fn json(text: &str) -> Vec<String> {
     let plain = in_json(text);
@@ -95,13 +102,15 @@ fn json(text: &str) -> Vec<String> {
             true => c.to_string(),
             false => units(c).into_iter().map(escaped).collect(),
         });
-        written.collect()
+        written.collect::<String>()
     };
     vec![
         plain.replace('/', "\\/"),
+        ascii(false).replace('/', "\\/"),
         ascii(false),
         ascii(true),
         in_json(&plain),
+        in_json(&ascii(false)),
         html,
         plain,
     ]
@@ -126,19 +135,24 @@ fn shell(text: &str) -> Vec<String> {
         written
     };
     let is_plain = |c: char| c.is_alphanumeric() || "%+,-./:=@_".contains(c);
-    vec![
+    let bash = " \t\n'\"\\|&;()<>!{}*[?]^$`,";
+    let mut written = vec![
         // 'it'\''s', and 'it'"'"'s' of Python's shlex
         text.replace('\'', "'\\''"),
         text.replace('\'', "'\"'\"'"),
-        // "…", and what printf %q of bash writes
+        // "…", what printf %q of bash writes, and escapes of everything that may be special
         escaped(&|c| "\"$`\\".contains(c)),
+        escaped(&|c| bash.contains(c)),
         escaped(&|c| !is_plain(c)),
-        ansi_c(text),
-    ]
+    ];
+    for ascii in [false, true] {
+        written.extend(["\\033", "\\E"].map(|escape| ansi_c(text, ascii, escape)));
+    }
+    written
 }
 
-/// Inside of `$'…'`.
-fn ansi_c(text: &str) -> String {
+/// Inside of `$'…'`; with `ascii` as bash writes it where the locale has no other characters.
+fn ansi_c(text: &str, ascii: bool, escape: &str) -> String {
     let mut written = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -146,11 +160,50 @@ fn ansi_c(text: &str) -> String {
             '\n' => written.push_str("\\n"),
             '\t' => written.push_str("\\t"),
             '\r' => written.push_str("\\r"),
-            c if c.is_ascii_control() => written.push_str(&format!("\\{:03o}", u32::from(c))),
+            '\u{7}' => written.push_str("\\a"),
+            '\u{8}' => written.push_str("\\b"),
+            '\u{b}' => written.push_str("\\v"),
+            '\u{c}' => written.push_str("\\f"),
+            '\u{1b}' => written.push_str(escape),
+            c if c.is_ascii_control() || (ascii && !c.is_ascii()) => {
+                let octal = |byte: u8| format!("\\{byte:03o}");
+                written.extend(c.encode_utf8(&mut [0; 4]).bytes().map(octal));
+            }
             c => written.push(c),
         }
     }
     written
+}
+
+/// Inside of quotes that are doubled: of YAML, SQL and PowerShell, and of CSV.
+fn doubled(text: &str) -> Vec<String> {
+    vec![text.replace('\'', "''"), text.replace('"', "\"\"")]
+}
+
+/// As `repr` of Python shows a text or its bytes, inside of either quotes.
+fn repr(text: &str) -> Vec<String> {
+    let shown = |is_bytes: bool, quote: Option<char>| {
+        let mut written = String::with_capacity(text.len());
+        for c in text.chars() {
+            match c {
+                '\\' => written.push_str("\\\\"),
+                '\n' => written.push_str("\\n"),
+                '\t' => written.push_str("\\t"),
+                '\r' => written.push_str("\\r"),
+                c if Some(c) == quote => written.extend(['\\', c]),
+                c if c.is_ascii_control() || (is_bytes && !c.is_ascii()) => {
+                    let hex = |byte: u8| format!("\\x{byte:02x}");
+                    written.extend(c.encode_utf8(&mut [0; 4]).bytes().map(hex));
+                }
+                c => written.push(c),
+            }
+        }
+        written
+    };
+    [false, true]
+        .into_iter()
+        .flat_map(|is_bytes| [None, Some('\''), Some('"')].map(|quote| shown(is_bytes, quote)))
+        .collect()
 }
 
 /// As part of an address: with the usual sets of characters that are left as they are, in upper and lower
@@ -188,17 +241,31 @@ fn percent_with(text: &str, kept: &[u8], upper: bool) -> String {
     written
 }
 
-/// Inside of XML or HTML.
-fn xml(text: &str) -> String {
-    let pairs = [
-        ("&", "&amp;"),
-        ("<", "&lt;"),
-        (">", "&gt;"),
-        ("\"", "&quot;"),
-        ("'", "&apos;"),
+/// Inside of XML or HTML: a text, whose quotes may stay as they are, and an attribute, where line ends do not.
+fn xml(text: &str) -> Vec<String> {
+    const TEXT: [(&str, &str); 3] = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")];
+    const LINES: [(&str, &str); 3] = [("\n", "&#10;"), ("\r", "&#13;"), ("\t", "&#9;")];
+    let escaped = |text: &str, pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter();
+        pairs.fold(text.to_owned(), |text, (c, entity)| text.replace(c, entity))
+    };
+    let plain = escaped(text, &TEXT);
+    let quotes = [
+        ("\"", "'"),
+        ("&quot;", "'"),
+        ("&quot;", "&apos;"),
+        ("&quot;", "&#x27;"),
+        ("&quot;", "&#39;"),
+        ("&#34;", "&#39;"),
     ];
-    let written = pairs.iter();
-    written.fold(text.to_owned(), |text, (c, entity)| text.replace(c, entity))
+    let mut written = Vec::new();
+    for (double, single) in quotes {
+        let one = escaped(&plain, &[("\"", double), ("'", single)]);
+        written.push(escaped(&one, &LINES));
+        written.push(escaped(&one, &LINES).replace("&#9;", "&#09;"));
+        written.push(one);
+    }
+    written
 }
 
 fn hex(text: &str) -> [String; 2] {
@@ -264,9 +331,46 @@ mod tests {
             "it's%20%22a%22%20$b/%3C&%C3%A9%5C",
             "it%27s+%22a%22+%24b%2F%3C%26%C3%A9%5C",
             "it&apos;s &quot;a&quot; $b/&lt;&amp;é\\",
+            // XML and HTML: a text, an attribute, html.escape of Python, Go.
+            "it's \"a\" $b/&lt;&amp;é\\",
+            "it's &quot;a&quot; $b/&lt;&amp;é\\",
+            "it&#x27;s &quot;a&quot; $b/&lt;&amp;é\\",
+            "it&#39;s &#34;a&#34; $b/&lt;&amp;é\\",
+            // PHP, and ASCII as a string in a string.
+            r#"it's \"a\" $b\/<&\u00e9\\"#,
+            r#"it's \\\"a\\\" $b/<&\\u00e9\\\\"#,
+            // Bash without a locale, YAML, CSV, repr of a text and of bytes.
+            r#"it\'s "a" $b/<&\303\251\\"#,
+            r#"it''s "a" $b/<&é\"#,
+            r#"it's ""a"" $b/<&é\"#,
+            r#"it\'s "a" $b/<&é\\"#,
+            r#"it\'s "a" $b/<&\xc3\xa9\\"#,
         ] {
             assert!(forms.contains(written), "{written}");
         }
+    }
+
+    #[test]
+    fn what_surrounds_a_line_may_be_taken_off() {
+        for value in ["  token-0123 ", "token-0123\r", "token-0123 \r\n"] {
+            assert!(forms(value).contains("token-0123"), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn control_characters_and_what_shells_need_not_quote() {
+        let forms = forms("a\u{1b}b\u{1}c,d~e#f]\ng\th");
+        for written in [
+            // $'…' of bash, and its %q.
+            r"a\Eb\001c,d~e#f]\ng\th",
+            // repr of Python.
+            r"a\x1bb\x01c,d~e#f]\ng\th",
+            "a\u{1b}b\u{1}c,d~e#f]&#10;g&#9;h",
+            "a\u{1b}b\u{1}c,d~e#f]&#10;g&#09;h",
+        ] {
+            assert!(forms.contains(written), "{written}");
+        }
+        assert!(self::forms("alpha,b~c#d]").contains(r"alpha\,b~c#d\]"));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
     },
     job::{JobNumber, JobState, Micros, signal},
     store::{
-        audit_types::{AuditPage, AuditRow, AuditWrite, EndedRow, PrunedTrail},
+        audit_types::{AuditKeyRow, AuditPage, AuditRow, AuditWrite, EndedRow, PrunedTrail},
         write::WriteResult,
     },
     sys::clock,
@@ -99,10 +99,12 @@ pub(super) async fn append(
 
 async fn keep_key(conn: &mut SqliteConnection, seq: u64, entry: &AuditEntry) -> sqlx::Result<()> {
     let (seq, key) = (int(seq), entry.result["key"].as_str());
+    let signature = entry.result["signature"].as_str();
     sqlx::query!(
-        "INSERT INTO audit_keys (seq, key) VALUES (?1, ?2)",
+        "INSERT INTO audit_keys (seq, key, signature) VALUES (?1, ?2, ?3)",
         seq,
-        key
+        key,
+        signature
     )
     .execute(conn)
     .await?;
@@ -241,12 +243,6 @@ async fn prune(batch: &mut WriteBatch<'_>, before: Micros) -> sqlx::Result<Optio
     sqlx::query!("DELETE FROM audit WHERE seq <= ?1", through)
         .execute(&mut *conn)
         .await?;
-    sqlx::query!(
-        "DELETE FROM audit_keys WHERE seq < (SELECT max(seq) FROM audit_keys WHERE seq <= ?1)",
-        through
-    )
-    .execute(&mut *conn)
-    .await?;
     let key = key_at(conn, through as u64).await?;
     let result = json!({"through": through, "hash": hex(&hash), "key": key});
     let origin = Arc::new(ClientOrigin::server());
@@ -270,6 +266,61 @@ pub(in crate::store) async fn key_at(
         seq
     )
     .fetch_optional(conn)
+    .await
+}
+
+/// The key in force and the one before it, newest first.
+pub(in crate::store) async fn last_keys(
+    conn: &mut SqliteConnection,
+) -> sqlx::Result<Vec<AuditKeyRow>> {
+    let rows = sqlx::query!(
+        r#"SELECT seq AS "seq!: i64", key AS "key!: String", signature AS "signature: String"
+           FROM audit_keys ORDER BY seq DESC LIMIT 2"#
+    );
+    let rows = rows.fetch_all(conn).await?.into_iter();
+    let rows = rows.map(|row| AuditKeyRow {
+        seq: row.seq as u64,
+        key: row.key,
+        signature: row.signature,
+    });
+    Ok(rows.collect())
+}
+
+/// Up to `limit` keys that were put in force after one entry and up to another one, oldest first.
+pub(in crate::store) async fn keys(
+    conn: &mut SqliteConnection,
+    (after, through): (u64, u64),
+    limit: u32,
+) -> sqlx::Result<Vec<AuditKeyRow>> {
+    let (after, through) = (int(after), int(through));
+    let rows = sqlx::query!(
+        r#"SELECT seq AS "seq!: i64", key AS "key!: String", signature AS "signature: String"
+           FROM audit_keys WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"#,
+        after,
+        through,
+        limit
+    );
+    let rows = rows.fetch_all(conn).await?.into_iter();
+    let rows = rows.map(|row| AuditKeyRow {
+        seq: row.seq as u64,
+        key: row.key,
+        signature: row.signature,
+    });
+    Ok(rows.collect())
+}
+
+/// Up to `limit` numbers of jobs after `after`, in order.
+pub(in crate::store) async fn job_numbers(
+    conn: &mut SqliteConnection,
+    after: JobNumber,
+    limit: u32,
+) -> sqlx::Result<Vec<JobNumber>> {
+    sqlx::query_scalar!(
+        r#"SELECT number AS "number!: i64" FROM jobs WHERE number > ?1 ORDER BY number LIMIT ?2"#,
+        after,
+        limit
+    )
+    .fetch_all(conn)
     .await
 }
 

@@ -3,7 +3,10 @@
 //!
 //! Values of environments, of stdin, of inputs and of secrets never become part of an entry.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -13,18 +16,22 @@ use crate::{
     access::ClientOrigin,
     audit::{AuditEntry, canonical::canonical, chain::hex},
     job::{
-        Command, Input, InputAnswer, Job, JobChange, JobNumber, JobSpec, QueueChange,
+        Command, Input, InputAnswer, Job, JobChange, JobNumber, JobSpec, Micros, QueueChange,
         RetentionScope, Schedule, StopCause,
     },
     store::{
         Fired, Firing, FiringCause, InputOutcome, NewToken, NoticeRef, NoticeRetried,
-        PauseRequested, QueueDeleted, QueueSet, RetentionWrite, RetentionWritten, ScheduleSet,
-        StopRequested, Submission, SubmitOutcome, TokenAdded, TokenChange, Updated,
+        PauseRequested, QueueDeleted, QueueSet, RetentionWrite, RetentionWritten, RunPlan,
+        ScheduleSet, StopRequested, Submission, SubmitOutcome, TokenAdded, TokenChange, Updated,
         audit_types::AuditWrite,
         types::{Deleted, Epoch},
         write::{AuditedWrite, Write, WriteResult},
     },
 };
+
+/// The version of what an entry says of a firing. In the first one, which did not say so, the digest covered runs that were
+/// skipped, too.
+pub const FIRED_VERSION: u32 = 2;
 
 /// An action with its target and its result.
 type Said = (&'static str, Value, Value);
@@ -200,8 +207,13 @@ pub fn commands_digest<'a>(jobs: impl Iterator<Item = &'a JobSpec>) -> String {
 }
 
 fn fired_said(firing: &Firing, fired: &Fired) -> Option<Said> {
-    let new = fired.submitted.iter().filter(|run| run.outcome.created);
-    let jobs: Vec<JobNumber> = new.map(|run| run.outcome.number).collect();
+    let new: BTreeMap<Micros, JobNumber> = fired
+        .submitted
+        .iter()
+        .filter(|run| run.outcome.created)
+        .map(|run| (run.at, run.outcome.number))
+        .collect();
+    let jobs: Vec<JobNumber> = new.values().copied().collect();
     let stops: Vec<JobNumber> = fired.stops.iter().filter_map(stopped).collect();
     if jobs.is_empty() && stops.is_empty() && fired.skipped.is_empty() {
         return None;
@@ -210,16 +222,28 @@ fn fired_said(firing: &Firing, fired: &Fired) -> Option<Said> {
         FiringCause::Request => "schedule.run",
         FiringCause::Clock { .. } | FiringCause::Waiting => "schedule.fire",
     };
-    let specs = firing
-        .runs
-        .iter()
-        .filter_map(|run| run.submission.as_ref().ok());
-    let result = json!({
+    // The digest is of those runs that became jobs, in the order of `jobs`.
+    let runs = firing.runs.iter().filter(|run| new.contains_key(&run.at));
+    let runs: BTreeMap<Micros, &RunPlan> = runs.map(|run| (run.at, run)).collect();
+    let specs = runs.values().filter_map(|run| run.submission.as_ref().ok());
+    let mut result = json!({
+        "v": FIRED_VERSION,
         "jobs": jobs,
         "commands_sha256": commands_digest(specs.map(|one| &one.job)),
         "cancelled": stops,
         "skipped": fired.skipped.len(),
     });
+    let refused = firing
+        .runs
+        .iter()
+        .filter_map(|run| run.submission.as_ref().err());
+    let by = refused.filter_map(|refused| refused.by.as_ref());
+    let (rules, digests): (BTreeSet<&str>, BTreeSet<&str>) = by
+        .map(|decision| (decision.rule.as_str(), decision.digest.as_str()))
+        .unzip();
+    if !rules.is_empty() {
+        result["refused_by"] = json!({"rules": rules, "digests": digests});
+    }
     Some((action, json!({"schedule": firing.name}), result))
 }
 
@@ -314,6 +338,10 @@ fn queue_said(change: &QueueChange) -> Value {
     let values = [
         ("concurrency", change.concurrency.map(Value::from)),
         ("paused", change.paused.map(Value::from)),
+        (
+            "pause_reason",
+            change.pause_reason.as_deref().map(Value::from),
+        ),
         ("drain", change.drain.map(Value::from)),
         (
             "starts_per_minute",
@@ -332,6 +360,8 @@ fn schedule_said(schedule: &Schedule) -> Said {
     let result = json!({
         "cron": schedule.cron,
         "timezone": schedule.timezone,
+        "overlap": schedule.overlap.name(),
+        "catch_up": schedule.catch_up.name(),
         "paused": schedule.paused,
         "job_keys": schedule.job.keys().collect::<Vec<_>>(),
     });

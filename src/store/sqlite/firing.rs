@@ -84,7 +84,7 @@ async fn submit(
 ) -> sqlx::Result<Option<String>> {
     let submission = match &run.submission {
         Ok(submission) => submission,
-        Err(reason) => return Ok(Some(reason.clone())),
+        Err(refused) => return Ok(Some(refused.reason.clone())),
     };
     // A clock that was set back may show a time again, which then is not a skipped one either.
     if ran_already(batch, &schedule.name, run.at).await? {
