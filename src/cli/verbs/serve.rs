@@ -162,8 +162,8 @@ async fn run(
     let token = Token::load_or_create(&claim.directory).context("cannot get the token")?;
     let key = auth::root_key(&claim.directory).context("cannot get the key of the tokens")?;
     let last = InForce::of_last(&claim.directory)?;
-    let argv: Vec<_> = std::env::args_os().collect();
-    let is_taken_over = was_autostarted(&argv) && last.complete(&mut settings)?;
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let is_taken_over = was_autostarted(&args) && last.complete(&mut settings)?;
     let ceased = last.ceased(&settings);
     let opened = open(&settings, ceased, claim).await.map_err(|error| {
         let error = claim.explain(error);
