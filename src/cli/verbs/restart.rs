@@ -210,7 +210,7 @@ mod tests {
             &layout,
         );
         assert_eq!(launch.args, ["serve", "--listen", "none"]);
-        assert_eq!(launch.cwd, std::path::Path::new("/srv"));
+        assert_eq!(launch.cwd, Path::new("/srv"));
         assert_eq!(launch.env, [("PATH".into(), "/bin".into())]);
         let own = launch_like(&launched(&["something", "else"]), &layout);
         assert!(autostart::was_autostarted(&own.args));
