@@ -4,7 +4,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -13,7 +13,7 @@ use std::{
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
-use crate::harness::{BINARY, Finished, MARK, Server, until};
+use crate::harness::{BINARY, Finished, MARK, Running, Server, until};
 
 /// `serve` in a directory, which it finds removed if `is_gone`.
 fn serve(place: &Server, cwd: &Path, is_gone: bool, words: &[&str]) -> Child {
@@ -111,37 +111,41 @@ fn a_server_that_depends_on_the_directory_that_is_gone_goes_on() {
     }
 }
 
+/// A `run` whose job runs until its gate is there.
+fn gated_run(place: &Server) -> (PathBuf, Running) {
+    let gate = place.scratch("gate");
+    let line = format!(
+        "while [ ! -e {} ]; do sleep 0.02; done; echo done",
+        gate.display()
+    );
+    let run = place.cli("run").args(["--shell", &line]).spawn();
+    until("the job", || {
+        let jobs = place.cli("ls").args(["--json"]).run().json();
+        (jobs[0]["state"] == "running").then_some(())
+    });
+    (gate, run)
+}
+
+#[track_caller]
+fn is_done_at_its_gate(gate: &Path, run: Running) {
+    fs::write(gate, "").expect("a gate");
+    let done = run.finish();
+    let told = (done.code(), done.out());
+    assert_eq!(told, (0, "done\n".to_owned()), "{}", done.err());
+}
+
 /// It was taken for one that a command line had started, by that option alone; its successor had no TCP.
 #[test]
 fn a_server_with_an_idle_time_of_its_own_is_waited_for() {
     for words in [&["--idle-exit-s", "600"][..], &["--idle-exit-s=600"]] {
         let mut server = Server::with(words, &[]);
-        let gate = server.scratch("gate");
-        let line = format!(
-            "while [ ! -e {} ]; do sleep 0.02; done; echo done",
-            gate.display()
-        );
-        let run = server
-            .cli("run")
-            .args(["--name", "it", "--shell", &line])
-            .spawn();
-        until("the job", || {
-            let jobs = server.cli("ls").args(["--json"]).run().json();
-            (jobs[0]["state"] == "running").then_some(())
-        });
+        let (gate, run) = gated_run(&server);
         server.kill_9();
         // Long enough for a successor, which would hold the data directory.
         #[expect(clippy::disallowed_methods, reason = "nothing is to happen")]
         thread::sleep(Duration::from_millis(1500));
         server.restart();
-        fs::write(&gate, "").expect("a gate");
-        let done = run.finish();
-        assert_eq!(
-            (done.code(), done.out().as_str()),
-            (0, "done\n"),
-            "{}",
-            done.err()
-        );
+        is_done_at_its_gate(&gate, run);
         server.connect().still_works();
     }
 }
@@ -149,21 +153,9 @@ fn a_server_with_an_idle_time_of_its_own_is_waited_for() {
 #[test]
 fn a_server_that_a_command_line_has_started_is_started_again() {
     let place = Server::stopped(&[], &[]);
-    let gate = place.scratch("gate");
-    let line = format!(
-        "while [ ! -e {} ]; do sleep 0.02; done; echo done",
-        gate.display()
-    );
-    let run = place
-        .cli("run")
-        .args(["--name", "it", "--shell", &line])
-        .spawn();
-    let before = until("the server", || status(&place))["pid"].clone();
+    let (gate, run) = gated_run(&place);
+    let before = status(&place).expect("the server")["pid"].clone();
     let pid = before.as_i64().expect("a pid") as i32;
-    until("the job", || {
-        let jobs = place.cli("ls").args(["--json"]).run().json();
-        (jobs[0]["state"] == "running").then_some(())
-    });
     kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("the server");
     let after = until("another one", || {
         status(&place)
@@ -171,12 +163,5 @@ fn a_server_that_a_command_line_has_started_is_started_again() {
             .filter(|pid| *pid != before)
     });
     assert_ne!(before, after);
-    fs::write(&gate, "").expect("a gate");
-    let done = run.finish();
-    assert_eq!(
-        (done.code(), done.out().as_str()),
-        (0, "done\n"),
-        "{}",
-        done.err()
-    );
+    is_done_at_its_gate(&gate, run);
 }
