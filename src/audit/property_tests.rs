@@ -354,11 +354,7 @@ impl ForgedExport {
             ForgerEdit::Fabricate(after, part) if *after < 1_000_000 => {
                 file.fabricate(*after, *part);
             }
-            ForgerEdit::Chain => {
-                if file.begin.after.seq < 1_000_000 {
-                    file.chain_from(0);
-                }
-            }
+            ForgerEdit::Chain if file.begin.after.seq < 1_000_000 => file.chain_from(0),
             ForgerEdit::DropCheckpoint(at) if !self.checkpoints.is_empty() => {
                 let at = at.index(self.checkpoints.len());
                 self.checkpoints.remove(at);

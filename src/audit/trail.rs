@@ -705,10 +705,12 @@ mod tests {
     #[test]
     fn a_trail_that_no_checkpoint_confirms_is_not_intact() {
         let trail = Written::some();
-        let mut invented = Written::default();
-        invented.head = ChainHead {
-            seq: 1000,
-            hash: [7; 32],
+        let mut invented = Written {
+            head: ChainHead {
+                seq: 1000,
+                hash: [7; 32],
+            },
+            ..Written::default()
         };
         invented.add("server.start", json!({"epoch": 9}));
         let key = signer(1).key().clone();

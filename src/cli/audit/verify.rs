@@ -15,6 +15,7 @@ use crate::{
     audit::{
         Checkpoint, TrailEvidence, TrailFileCheck, VerifierKey,
         chain::hex,
+        checkpoint::ORIGIN,
         evidence::{TrailReport, TrailStart, TrailVerdict},
     },
     cli::render::{
@@ -227,8 +228,14 @@ fn checkpoints_page(report: &TrailReport) -> String {
         );
     }
     for (instance, count) in &confirmation.foreign {
+        let own = report.first_key.as_ref().map(|key| &key.name);
+        let whose = match own.is_some_and(|own| own.strip_prefix(ORIGIN) == Some(instance.as_str()))
+        {
+            true => "; if its server has made them, its end was cut off or its key was lost",
+            false => "",
+        };
         page += &format!(
-            "{count} checkpoints of instance {} are not signed by a key of this trail: they say nothing about it\n",
+            "{count} checkpoints of instance {} are not signed by a key of this trail: they say nothing about it{whose}\n",
             visible(instance)
         );
     }
