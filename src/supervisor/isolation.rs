@@ -107,6 +107,10 @@ impl Isolation {
             // What root moves into it meanwhile is killed, too.
             while group.events()?.populated && begun.elapsed() < ENDS_WITHIN {
                 group.kill()?;
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the processes of a dead shim tell nobody of their end"
+                )]
                 sleep(LOOK_EVERY);
             }
             let is_empty = !group.events()?.populated;

@@ -85,6 +85,10 @@ fn until(what: &str, mut is_done: impl FnMut() -> io::Result<bool>) -> io::Resul
         if begun.elapsed() > STEP_WITHIN {
             return Err(io::Error::other(format!("{what} after {STEP_WITHIN:?}")));
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "no event tells of every step, and a start waits for it anyway"
+        )]
         sleep(LOOK_EVERY);
     }
     Ok(())

@@ -284,10 +284,8 @@ fn a_rate_that_is_reached_is_a_refusal() {
     slow.refused(-32005, "job.submit", json!({"argv": ["true"]}));
     let entry = until("the entry", || {
         let entries = trail(&mut admin);
-        let refused = entries.into_iter();
-        refused
-            .filter(|entry| entry["decision"] == "refused")
-            .next_back()
+        let mut refused = entries.into_iter();
+        refused.rfind(|entry| entry["decision"] == "refused")
     });
     assert_eq!(
         (&entry["actor"]["name"], &entry["result"]["rule"]),

@@ -48,7 +48,7 @@ fn file_system(dir: &OwnDir) -> Vec<Check> {
             advice,
         )];
     };
-    let number = i64::try_from(kind.f_type).unwrap_or_default();
+    let number = kind.f_type;
     let network = OF_THE_NETWORK.iter().find(|(magic, _)| *magic == number);
     let is_read_only = space.f_flag.contains(StatVfsMountFlags::RDONLY);
     let kind = match network {
