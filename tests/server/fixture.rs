@@ -70,8 +70,10 @@ fn the_fixture_ignores_term_and_leaves_a_grandchild() {
         .find_map(|line| line.strip_prefix("SigIgn:\t"));
     let ignored = u64::from_str_radix(ignored.expect("SigIgn"), 16).expect("a mask");
     assert_ne!(ignored & (1 << 14), 0, "TERM is ignored");
-    let orphans: Vec<i32> = with_word("--hold\u{0}987654");
-    assert_eq!(orphans.len(), 1);
+    // Until its exec it has the command line of its parent.
+    let orphans = || with_word("--hold\u{0}987654");
+    until_true("the grandchild", || orphans().len() == 1);
+    let orphans = orphans();
     child.kill().expect("our child");
     child.wait().expect("our child");
     assert!(is_alive(orphans[0]), "it is in another session");

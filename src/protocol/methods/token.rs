@@ -184,7 +184,7 @@ pub async fn list(caller: &Caller, params: Map<String, Value>) -> Result<Box<Raw
 
 /// Names that no token may have, in any case: the server's own name, that of clients without a token, those of several clients
 /// that are refused, and the word for a client's own jobs.
-const RESERVED_NAMES: [&str; 5] = ["server", Principal::NOBODY, "several", "others", "own"];
+const RESERVED_NAMES: [&str; 4] = ["server", Principal::NOBODY, "several", "others"];
 
 /// Most tokens of one list: their views fit into a message.
 const SHOWN_MAX: usize = 1000;
