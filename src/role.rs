@@ -15,7 +15,7 @@ pub fn main(mcp: McpRoutes) -> ExitCode {
     let rest = std::env::args_os().skip(2);
     match role.as_deref().and_then(|role| role.to_str()) {
         Some("shim") => shim::main(rest),
-        Some(cgroup_probe::PROBE_ROLE) => cgroup_probe::be_probed(),
+        Some(cgroup_probe::PROBE_ROLE) => cgroup_probe::be_probed(rest),
         Some(query::ROLE) => query::main(),
         Some(notices::COMMAND_ROLE) => notices::main(rest),
         Some(cli::LAUNCH_ROLE) => cli::launch(rest),

@@ -2,15 +2,19 @@
 //! frozen and killed there.
 
 use std::{
+    ffi::OsString,
     io,
     os::unix::process::CommandExt,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitCode, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use nix::sys::{prctl::set_pdeathsig, signal::Signal};
+use nix::{
+    sys::{prctl::set_pdeathsig, signal::Signal},
+    unistd::{getppid, pause},
+};
 
 use super::cgroup::{self, Cgroup};
 
@@ -56,6 +60,7 @@ fn probe_in(group: &Cgroup) -> io::Result<()> {
     let mut process = Command::new("/proc/self/exe")
         .arg0("cc-executor")
         .arg(PROBE_ROLE)
+        .arg(std::process::id().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -94,10 +99,13 @@ fn until(what: &str, mut is_done: impl FnMut() -> io::Result<bool>) -> io::Resul
     Ok(())
 }
 
-/// The process of a probe; it does not outlive the server.
-pub fn be_probed() -> ! {
+/// The process of a probe; it does not outlive the process that has started it, whose id is its argument.
+pub fn be_probed(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let _ = set_pdeathsig(Signal::SIGKILL);
-    loop {
-        nix::unistd::pause();
+    let starter = arguments.next().and_then(|pid| pid.to_str()?.parse().ok());
+    // If it died before that call, the kernel sends no signal.
+    while starter == Some(getppid().as_raw()) {
+        pause();
     }
+    ExitCode::SUCCESS
 }
