@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsString,
-    io,
+    io::{self, Read},
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{Child, Command, ExitCode, Stdio},
@@ -13,7 +13,7 @@ use std::{
 
 use nix::{
     sys::{prctl::set_pdeathsig, signal::Signal},
-    unistd::{getppid, pause},
+    unistd::{getppid, pause, write},
 };
 
 use super::cgroup::{self, Cgroup};
@@ -62,7 +62,7 @@ fn probe_in(group: &Cgroup) -> io::Result<()> {
         .arg(PROBE_ROLE)
         .arg(std::process::id().to_string())
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
     let probed = probe_with(group, &mut process);
@@ -73,6 +73,11 @@ fn probe_in(group: &Cgroup) -> io::Result<()> {
 }
 
 fn probe_with(group: &Cgroup, process: &mut Child) -> io::Result<()> {
+    // Frozen before that, it would stay for ever if this server was killed now.
+    let mut is_tied = [0];
+    let said = process.stdout.as_mut();
+    said.ok_or(io::ErrorKind::BrokenPipe)?
+        .read_exact(&mut is_tied)?;
     group.take(process.id())?;
     group.freeze(true)?;
     until("its process is not frozen", || Ok(group.events()?.frozen))?;
@@ -103,6 +108,7 @@ fn until(what: &str, mut is_done: impl FnMut() -> io::Result<bool>) -> io::Resul
 pub fn be_probed(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let _ = set_pdeathsig(Signal::SIGKILL);
     let starter = arguments.next().and_then(|pid| pid.to_str()?.parse().ok());
+    let _ = write(io::stdout(), b"t");
     // If it died before that call, the kernel sends no signal.
     while starter == Some(getppid().as_raw()) {
         pause();
