@@ -126,3 +126,22 @@ fn a_full_disk_in_memory_is_told_as_both() {
         (1, &"failure".into())
     );
 }
+
+/// More may stay free than is free now.
+#[test]
+fn what_stays_free_is_what_the_settings_say() {
+    let server = Server::stopped(&[], &[]);
+    let dir = server.data_dir();
+    fs::create_dir(&dir).expect("a directory");
+    fs::set_permissions(&dir, Permissions::from_mode(0o700)).expect("its mode");
+    fs::write(
+        dir.join("config.toml"),
+        "free_bytes_min = 9000000000000000\n",
+    )
+    .expect("settings");
+    let (code, checks) = doctor(&dir);
+    assert_eq!(
+        (code, &check(&checks, "disk")["outcome"]),
+        (1, &"failure".into())
+    );
+}

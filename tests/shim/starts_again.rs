@@ -11,7 +11,7 @@ use std::{
 
 use cc_executor::{
     job::{Exit, JobState, Stream},
-    spool::{FromShim, RunSpec, ShimState},
+    spool::{CgroupSpec, FromShim, RunSpec, ShimState},
 };
 
 use crate::{
@@ -232,4 +232,50 @@ fn an_attempt_without_a_segment_can_be_cancelled() {
     until("the shim is as good as new", || {
         matches!(server.hello(1), ShimState::Exited { job: 2, .. })
     });
+}
+
+/// A group below ours in which the job's is to be made; `None`, told as skipped, where none may be made.
+fn group_for_one(name: &str) -> Option<PathBuf> {
+    let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let root = roots
+        .into_iter()
+        .find(|root| root.join("cgroup.procs").exists());
+    let group = root.map(|root| {
+        root.join(own)
+            .join(format!("{name}-{}", std::process::id()))
+    });
+    let group = group.filter(|group| fs::create_dir(group).is_ok());
+    if group.is_none() {
+        eprintln!("SKIPPED: no control group may be made here");
+    }
+    group
+}
+
+#[test]
+fn a_control_group_that_is_required_and_short_is_waited_for() {
+    let Some(group) = group_for_one("cc-executor-short") else {
+        return;
+    };
+    let shim = Shim::start();
+    let (mut server, _) = shim.hello(1);
+    let (mut job, starts) = counted(&shim);
+    let path = group.join("1.1");
+    job.cgroup = Some(CgroupSpec {
+        path: path.to_str().expect("utf-8").to_owned(),
+        required: true,
+    });
+    let Some(failing) = fails(&shim, "mkdir", "ENOMEM") else {
+        return;
+    };
+    server.run(job);
+    let why = waiting(&mut server);
+    assert!(
+        why.contains("create its control group") && why.contains("ENOMEM"),
+        "{why}"
+    );
+    drop(failing);
+    assert_ran_once(&shim, &mut server, &starts);
+    assert!(!group.exists(), "{} is left", group.display());
 }

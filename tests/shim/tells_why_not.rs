@@ -1,10 +1,10 @@
 //! Where no process can be started, the errno says why: nothing is guessed from an exit code.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use cc_executor::{
     job::{Exit, JobState, Reason, SpawnError},
-    spool::RunSpec,
+    spool::{CgroupSpec, RunSpec},
 };
 
 use crate::harness::{Shim, spec};
@@ -114,4 +114,47 @@ fn the_shim_goes_on_afterwards() {
         let failed = matches!(server.exited().exit, Exit::SpawnFailed(_));
         assert_eq!(failed, job % 2 == 1, "job {job}");
     }
+}
+
+fn in_group(mut job: RunSpec, path: &Path, required: bool) -> RunSpec {
+    let path = path.to_str().expect("utf-8").to_owned();
+    job.cgroup = Some(CgroupSpec { path, required });
+    job
+}
+
+#[test]
+fn a_control_group_that_is_required_and_cannot_be_had() {
+    let shim = Shim::start();
+    let nowhere = Path::new("/dev/null/1.1");
+    let error = error_of(&shim, in_group(spec(&["true"]), nowhere, true));
+    assert_error(error, "ENOTDIR", "create its control group /dev/null/1.1");
+    // A directory that is no group.
+    let shim = Shim::start();
+    let directory = shim.dir.path().join("no-group");
+    let error = error_of(&shim, in_group(spec(&["true"]), &directory, true));
+    assert_error(error, "EBADF", "fork");
+}
+
+#[test]
+fn without_a_control_group_that_is_not_required_it_runs_and_the_log_says_so() {
+    for place in ["/dev/null/1.1", "no-group"] {
+        let shim = Shim::start();
+        let path = shim.dir.path().join(place);
+        let facts = shim.run_to_end(in_group(spec(&["true"]), &path, false));
+        assert_eq!(facts.outcome(), (JobState::Succeeded, None), "{place}");
+    }
+}
+
+/// Why a process does not start has nothing to do with the group that it was to be in.
+#[test]
+fn a_program_that_is_missing_is_told_alike_with_a_control_group() {
+    let shim = Shim::start();
+    let mut refused = in_group(spec(&["true"]), Path::new("/dev/null/1.1"), true);
+    let why = SpawnError {
+        errno: 1,
+        name: "EPERM".to_owned(),
+        what: "start, because of a rule".to_owned(),
+    };
+    refused.refusal = Some(why.clone());
+    assert_eq!(error_of(&shim, refused), why);
 }

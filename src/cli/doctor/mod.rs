@@ -83,7 +83,7 @@ pub async fn check(target: &Target) -> Vec<Check> {
     let mut checks = match target {
         Target::Local(layout) => {
             let mut checks = machine::check(info.as_ref());
-            checks.extend(directory::check(layout));
+            checks.extend(directory::check(layout, info.as_ref()));
             checks
         }
         Target::Remote { .. } => Vec::new(),

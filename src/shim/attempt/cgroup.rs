@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::Attempt;
 use crate::{
-    shim::{context::ShimContext, process::spawn},
+    shim::{context::ShimContext, process::spawn::SpawnFailure},
     sys::cgroup::Cgroup,
 };
 
@@ -23,23 +23,22 @@ pub(super) struct FrozenGroup {
 
 impl Attempt {
     /// Creates the group, if the attempt is to have one. Where that fails, the process starts without one, or, if one
-    /// is required, not at all.
-    pub(super) fn make_cgroup(&mut self, context: &mut ShimContext) {
-        let Some(wanted) = self.spec.cgroup.clone().filter(|_| self.cgroup.is_none()) else {
-            return;
+    /// is required, not: what is short is waited for, as with every start.
+    pub(super) fn make_cgroup(&mut self, context: &mut ShimContext) -> Result<(), SpawnFailure> {
+        let is_wanted = self.cgroup.is_none() && self.spec.refusal.is_none();
+        let Some(wanted) = self.spec.cgroup.clone().filter(|_| is_wanted) else {
+            return Ok(());
         };
+        let what = format!("create its control group {}", wanted.path);
         match Cgroup::create(Path::new(&wanted.path)) {
             Ok(group) => self.cgroup = Some(group),
             Err(error) if wanted.required => {
                 let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-                let what = format!("create its control group {}", wanted.path);
-                self.spec.refusal = Some(spawn::failed(errno, &what));
+                return Err(SpawnFailure::of(None, errno, &what));
             }
-            Err(error) => {
-                let what = format!("create its control group {}: {error}", wanted.path);
-                self.report_trouble(what, context);
-            }
+            Err(error) => self.report_trouble(format!("{what}: {error}"), context),
         }
+        Ok(())
     }
 
     /// Whether it has a group and may run without one.

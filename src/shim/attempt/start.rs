@@ -80,12 +80,11 @@ impl Attempt {
     /// Forks the process, in its control group if it has one. Where it cannot begin there and need not, it begins
     /// without.
     fn spawn_process(&mut self, context: &mut ShimContext) -> Result<Spawned, SpawnFailure> {
-        self.make_cgroup(context);
+        self.make_cgroup(context)?;
         match self.spawn_in_cgroup(context) {
-            Err(failure) if failure.retry == Retry::Never && self.may_leave_cgroup() => {
-                let SpawnError { what, name, .. } = &failure.error;
-                let what = format!("{what} in its control group: {name}");
-                self.report_trouble(what, context);
+            Err(failure) if failure.is_final_of_fork() && self.may_leave_cgroup() => {
+                let name = &failure.error.name;
+                self.report_trouble(format!("fork into its control group: {name}"), context);
                 self.leave_cgroup();
                 self.spec.cgroup = None;
                 self.spawn_in_cgroup(context)

@@ -61,12 +61,21 @@ pub struct SpawnFailure {
     pub retry: Retry,
 }
 
+/// The step of a start that makes the child.
+const FORK: &str = "fork";
+
 impl SpawnFailure {
-    fn of(step: Option<ChildStep>, errno: Errno, what: &str) -> Self {
+    /// A failure of the child's `step`, or of what comes before it; `what` was to be done.
+    pub fn of(step: Option<ChildStep>, errno: Errno, what: &str) -> Self {
         Self {
             error: failed(errno, what),
             retry: retry(step, errno),
         }
+    }
+
+    /// Whether the fork itself has failed, and would again.
+    pub fn is_final_of_fork(&self) -> bool {
+        self.error.what == FORK && self.retry == Retry::Never
     }
 
     /// The child has written bytes that are no report.
@@ -136,7 +145,7 @@ pub fn spawn(
         start_at,
         offset: log.end(),
     })
-    .map_err(|e| SpawnFailure::of(None, errno_of(&e), "fork"))?;
+    .map_err(|e| SpawnFailure::of(None, errno_of(&e), FORK))?;
     // Dropping the child's ends here leaves the child as their only holder.
     Ok(Spawned {
         pid,

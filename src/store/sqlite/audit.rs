@@ -269,21 +269,40 @@ pub(in crate::store) async fn key_at(
     .await
 }
 
+/// A row of `audit_keys`.
+struct StoredKey {
+    seq: i64,
+    key: String,
+    signature: Option<String>,
+}
+
+impl From<StoredKey> for AuditKeyRow {
+    fn from(
+        StoredKey {
+            seq,
+            key,
+            signature,
+        }: StoredKey,
+    ) -> Self {
+        Self {
+            seq: seq as u64,
+            key,
+            signature,
+        }
+    }
+}
+
 /// The key in force and the one before it, newest first.
 pub(in crate::store) async fn last_keys(
     conn: &mut SqliteConnection,
 ) -> sqlx::Result<Vec<AuditKeyRow>> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        StoredKey,
         r#"SELECT seq AS "seq!: i64", key AS "key!: String", signature AS "signature: String"
            FROM audit_keys ORDER BY seq DESC LIMIT 2"#
     );
     let rows = rows.fetch_all(conn).await?.into_iter();
-    let rows = rows.map(|row| AuditKeyRow {
-        seq: row.seq as u64,
-        key: row.key,
-        signature: row.signature,
-    });
-    Ok(rows.collect())
+    Ok(rows.map(AuditKeyRow::from).collect())
 }
 
 /// Up to `limit` keys that were put in force after one entry and up to another one, oldest first.
@@ -293,7 +312,8 @@ pub(in crate::store) async fn keys(
     limit: u32,
 ) -> sqlx::Result<Vec<AuditKeyRow>> {
     let (after, through) = (int(after), int(through));
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        StoredKey,
         r#"SELECT seq AS "seq!: i64", key AS "key!: String", signature AS "signature: String"
            FROM audit_keys WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3"#,
         after,
@@ -301,12 +321,7 @@ pub(in crate::store) async fn keys(
         limit
     );
     let rows = rows.fetch_all(conn).await?.into_iter();
-    let rows = rows.map(|row| AuditKeyRow {
-        seq: row.seq as u64,
-        key: row.key,
-        signature: row.signature,
-    });
-    Ok(rows.collect())
+    Ok(rows.map(AuditKeyRow::from).collect())
 }
 
 /// Up to `limit` numbers of jobs after `after`, in order.
